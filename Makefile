@@ -1,0 +1,60 @@
+# Two targets need nothing but python3: `make demo` shows the main job, `make test` runs every check.
+# Both build their own .venv and rebuild it only when pyproject.toml has changed.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+# Two test workers with one BLAS thread each use two cores; without the limit they fight for them.
+PYTEST := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint types layers unit slow build clean
+
+help:
+	@echo "make demo    install into $(VENV) and plan a grid for real images (scikit-learn's digits)"
+	@echo "make test    install into $(VENV) with the development tools and run 'make check'"
+	@echo "make check   ruff, mypy, the layers contract, tests and doctests (in the existing $(VENV))"
+	@echo "make slow    the tests that take minutes"
+	@echo "make build   sdist and wheel in dist/"
+	@echo "make clean   remove $(VENV), dist/ and caches"
+
+$(VENV)/user.stamp: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --editable ".[all]"
+	@touch $@
+
+$(VENV)/dev.stamp: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --editable ".[dev]"
+	@touch $(VENV)/user.stamp $@
+
+demo: $(VENV)/user.stamp
+	$(BIN)/eigenstep plan digits --steps 6
+
+test: $(VENV)/dev.stamp
+	$(MAKE) --no-print-directory check
+
+check: lint types layers unit
+
+lint:
+	$(BIN)/ruff check
+
+types:
+	$(BIN)/mypy
+
+layers:
+	$(BIN)/lint-imports
+
+unit:
+	$(PYTEST)
+
+slow: $(VENV)/dev.stamp
+	$(PYTEST) -m slow
+
+build: $(VENV)/dev.stamp
+	$(BIN)/python -m build
+
+clean:
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
