@@ -1,0 +1,212 @@
+"""A grid as text for other programs: pasted, not called, so that no host has to be installed here.
+
+Each host wants its own length, its own end and its own coordinate; these functions write what each one expects:
+
+========================================  =========================  ===================  ==========================
+host                                      values for n steps         final 0              coordinate
+========================================  =========================  ===================  ==========================
+k-diffusion                               n + 1                      in the list          sigma
+ComfyUI, ManualSigmas                     n + 1                      in the list          sigma; flow models s/(1+s)
+diffusers EulerDiscreteScheduler          n + 1                      in the list          sigma
+diffusers FlowMatchEulerDiscreteScheduler n                          added by the host    s/(1+s) before its shift
+diffusers EDMEulerScheduler               n                          added by the host    ramp of the Karras formula
+========================================  =========================  ===================  ==========================
+
+All of them compute in float32; nine significant digits name a float32 exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from eigenstep._checks import Float, descending_sigmas, real_number, sigma_range
+
+KARRAS_RHO = 7.0
+
+
+def k_diffusion(sigmas: ArrayLike) -> str:
+    """A line of Python that makes the `sigmas` tensor of k-diffusion's samplers.
+
+    Args:
+        sigmas: (n+1,) descending noise levels, in data units.
+
+    Raises:
+        ValueError: `sigmas` is not a descending grid.
+
+    >>> print(k_diffusion([80.0, 2.5, 0.002, 0.0]))
+    sigmas = torch.tensor([80.0, 2.5, 0.002, 0.0])
+    """
+    return f"sigmas = torch.tensor([{_comma(descending_sigmas(sigmas))}])"
+
+
+def comfyui(sigmas: ArrayLike, *, flow: bool = False) -> str:
+    """The comma-separated list that ComfyUI's ManualSigmas node takes.
+
+    The node finds its numbers by a pattern that knows no exponents (2e-05 would become two numbers), so every value is
+    written out in full.
+
+    Args:
+        sigmas: (n+1,) descending noise levels, in data units.
+        flow: True for flow-matching models (SD3, Flux, Wan), whose levels in ComfyUI are sigma/(1+sigma).
+
+    Raises:
+        ValueError: `sigmas` is not a descending grid.
+
+    >>> comfyui([14.6146, 1.0, 0.00002, 0.0])
+    '14.6146, 1.0, 0.00002, 0.0'
+    >>> comfyui([999.0, 1.0, 0.0], flow=True)
+    '0.999, 0.5, 0.0'
+    """
+    grid = descending_sigmas(sigmas)
+    return _comma(flow_levels(grid) if flow else grid)
+
+
+def diffusers_euler(sigmas: ArrayLike, *, config: Mapping[str, object]) -> str:
+    """A Python snippet that gives the grid to diffusers' EulerDiscreteScheduler, whose steps are DDIM's.
+
+    Not to DDIMScheduler, which takes no grid and assumes equal strides.
+
+    Args:
+        sigmas: (n+1,) descending noise levels, in data units.
+        config: arguments of the scheduler that describe the model's path, for example
+            `{"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}`.
+
+    Raises:
+        ValueError: `sigmas` is not a descending grid.
+
+    >>> print(diffusers_euler([14.6146, 1.0, 0.0], config={"beta_schedule": "scaled_linear"}))
+    from diffusers import EulerDiscreteScheduler
+    <BLANKLINE>
+    sigmas = [14.6146, 1.0, 0.0]  # 3 levels for 2 steps
+    # In a pipeline: EulerDiscreteScheduler.from_config(pipe.scheduler.config), and pipe(..., sigmas=sigmas).
+    scheduler = EulerDiscreteScheduler(beta_schedule='scaled_linear')
+    scheduler.set_timesteps(sigmas=sigmas)
+    """
+    grid = descending_sigmas(sigmas)
+    arguments = ", ".join(f"{key}={value!r}" for key, value in config.items())
+    return "\n".join(
+        [
+            "from diffusers import EulerDiscreteScheduler",
+            "",
+            f"sigmas = [{_comma(grid)}]  # {grid.size} levels for {_steps(grid.size - 1)}",
+            "# In a pipeline: EulerDiscreteScheduler.from_config(pipe.scheduler.config), and pipe(..., sigmas=sigmas).",
+            f"scheduler = EulerDiscreteScheduler({arguments})",
+            "scheduler.set_timesteps(sigmas=sigmas)",
+        ]
+    )
+
+
+def diffusers_flow(sigmas: ArrayLike, *, shift: float = 1.0) -> str:
+    """A Python snippet that gives the grid to diffusers' FlowMatchEulerDiscreteScheduler.
+
+    The scheduler shifts what it is given, u -> k u / (1 + (k-1) u); the snippet undoes that beforehand with the shift of
+    the scheduler it meets, u = level / (k - (k-1) level), so that the planned levels are the ones used.
+
+    Args:
+        sigmas: (n+1,) descending noise levels, in data units, ending in 0, which the scheduler adds by itself.
+        shift: the `shift` > 0 of the scheduler that the snippet makes.
+
+    Raises:
+        ValueError: `sigmas` is not a descending grid that ends in 0, or `shift` is not positive.
+
+    >>> print(diffusers_flow([999.0, 1.0, 0.0], shift=3.0))
+    from diffusers import FlowMatchEulerDiscreteScheduler
+    <BLANKLINE>
+    levels = [0.999, 0.5]  # sigma / (1 + sigma) for 2 steps; the scheduler adds the final 0
+    # In a pipeline: scheduler = pipe.scheduler, and pipe(..., sigmas=sigmas).
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    # The scheduler shifts what it is given. With use_dynamic_shifting, put k = exp(mu), the pipeline's own mu.
+    k = scheduler.shift
+    sigmas = [u / (k - (k - 1) * u) for u in levels]
+    scheduler.set_timesteps(sigmas=sigmas)
+    """
+    grid = _ending_in_zero(sigmas, "FlowMatchEulerDiscreteScheduler")
+    k = real_number(shift, "shift", minimum=0.0, exclusive=True)
+    return "\n".join(
+        [
+            "from diffusers import FlowMatchEulerDiscreteScheduler",
+            "",
+            f"levels = [{_comma(flow_levels(grid[:-1]))}]"
+            f"  # sigma / (1 + sigma) for {_steps(grid.size - 1)}; the scheduler adds the final 0",
+            "# In a pipeline: scheduler = pipe.scheduler, and pipe(..., sigmas=sigmas).",
+            f"scheduler = FlowMatchEulerDiscreteScheduler(shift={k!r})",
+            "# The scheduler shifts what it is given. With use_dynamic_shifting, put k = exp(mu), the pipeline's own mu.",
+            "k = scheduler.shift",
+            "sigmas = [u / (k - (k - 1) * u) for u in levels]",
+            "scheduler.set_timesteps(sigmas=sigmas)",
+        ]
+    )
+
+
+def diffusers_edm(sigmas: ArrayLike, *, sigma_min: float = 0.002) -> str:
+    """A Python snippet that gives the grid to diffusers' EDMEulerScheduler.
+
+    The scheduler takes a ramp in [0, 1] and puts it through Karras's formula with rho = 7; the snippet holds the ramp
+    that comes out as the grid, ramp = (sigma_0^(1/7) - sigma^(1/7)) / (sigma_0^(1/7) - sigma_min^(1/7)).
+
+    Args:
+        sigmas: (n+1,) descending noise levels, in data units, ending in 0, which the scheduler adds by itself.
+        sigma_min: the scheduler's own lowest level, in data units; 0 < sigma_min < sigmas[0].
+
+    Raises:
+        ValueError: `sigmas` is not a descending grid that ends in 0, or `sigma_min` is not below its first level.
+
+    >>> print(diffusers_edm([80.0, 0.002, 0.0]))
+    import torch
+    from diffusers import EDMEulerScheduler
+    <BLANKLINE>
+    # The scheduler turns this ramp into the noise levels 80.0, 0.002 and adds the final 0.
+    ramp = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    scheduler = EDMEulerScheduler(sigma_min=0.002, sigma_max=80.0)
+    scheduler.set_timesteps(sigmas=ramp)
+    """
+    grid = _ending_in_zero(sigmas, "EDMEulerScheduler")
+    low, high = sigma_range(sigma_min, grid[0])
+    first, last = high ** (1 / KARRAS_RHO), low ** (1 / KARRAS_RHO)
+    ramp = (first - grid[:-1] ** (1 / KARRAS_RHO)) / (first - last)
+    # The seventh power magnifies what rounding the ramp leaves out, so the ramp keeps all its digits.
+    written = ", ".join(repr(float(u)) for u in ramp)
+    return "\n".join(
+        [
+            "import torch",
+            "from diffusers import EDMEulerScheduler",
+            "",
+            f"# The scheduler turns this ramp into the noise levels {_comma(grid[:-1])} and adds the final 0.",
+            f"ramp = torch.tensor([{written}], dtype=torch.float64)",
+            f"scheduler = EDMEulerScheduler(sigma_min={low!r}, sigma_max={high!r})",
+            "scheduler.set_timesteps(sigmas=ramp)",
+        ]
+    )
+
+
+def flow_levels(sigmas: ArrayLike) -> Float:
+    """The levels s/(1+s) in [0, 1) by which flow-matching hosts name the noise level s.
+
+    Args:
+        sigmas: noise-to-signal ratios >= 0, of any shape.
+
+    >>> flow_levels([999.0, 1.0, 0.0])
+    array([0.999, 0.5  , 0.   ])
+    """
+    sigma = np.asarray(sigmas, dtype=np.float64)
+    return sigma / (1.0 + sigma)
+
+
+def _ending_in_zero(sigmas: ArrayLike, host: str) -> Float:
+    grid = descending_sigmas(sigmas)
+    if grid[-1] != 0:
+        raise ValueError(f"`sigmas` must end in 0, because {host} always adds a final 0, got {grid[-1]:.6g}.")
+    return grid
+
+
+def _comma(values: Sequence[float] | Float) -> str:
+    return ", ".join(
+        np.format_float_positional(value, precision=9, unique=True, fractional=False, trim="0") for value in values
+    )
+
+
+def _steps(n: int) -> str:
+    return f"{n} step{'s' * (n != 1)}"

@@ -1,0 +1,116 @@
+"""Text for hosts: what each host's own parser or scheduler makes of it."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+import numpy as np
+import pytest
+
+from eigenstep.adapters import text
+
+GRID = np.array([80.0, 14.614642, 1.0 / 3.0, 2.3456789e-05, 0.0])
+
+# One float32 unit in the last place: the hosts hold the levels in float32.
+FLOAT32 = 2.0**-23
+
+
+def run(snippet: str) -> dict[str, object]:
+    names: dict[str, object] = {}
+    exec(snippet, names)
+    return names
+
+
+def test_k_diffusion_line_reads_back_to_float32():
+    line = text.k_diffusion(GRID)
+    values = ast.literal_eval(re.fullmatch(r"sigmas = torch\.tensor\((.*)\)", line)[1])
+    np.testing.assert_array_equal(np.float32(values), np.float32(GRID))
+
+
+def test_comfyui_list_survives_the_nodes_own_pattern():
+    # The pattern with which ComfyUI's ManualSigmas finds numbers; it knows no exponents.
+    pattern = r"[-+]?(?:\d*\.*\d+)"
+    values = [float(v) for v in re.findall(pattern, text.comfyui(GRID))]
+    np.testing.assert_array_equal(np.float32(values), np.float32(GRID))
+    assert len(re.findall(pattern, "2.3e-05")) == 2  # what the plain repr would have become
+
+
+def test_comfyui_flow_levels_by_hand():
+    assert text.comfyui([9.0, 4.0, 1.0, 0.25, 0.0], flow=True) == "0.9, 0.8, 0.5, 0.2, 0.0"
+
+
+def test_euler_snippet_keeps_the_final_zero():
+    snippet = text.diffusers_euler(GRID, config={"beta_start": 0.00085})
+    values = ast.literal_eval(re.search(r"^sigmas = (\[.*\])", snippet, re.M)[1])
+    assert len(values) == GRID.size
+    assert values[-1] == 0.0
+    assert "EulerDiscreteScheduler(beta_start=0.00085)" in snippet
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0, 7.5])
+def test_flow_snippet_undoes_the_shift(shift):
+    snippet = text.diffusers_flow(GRID, shift=shift)
+    levels = np.array(ast.literal_eval(re.search(r"^levels = (\[.*\])", snippet, re.M)[1]))
+    given = levels / (shift - (shift - 1) * levels)
+    used = shift * given / (1 + (shift - 1) * given)  # the scheduler's own formula
+    assert used.size == GRID.size - 1
+    # Nine digits of a level near 1 leave 1e-9 / (1 - level) of sigma = level / (1 - level).
+    np.testing.assert_allclose(used / (1 - used), GRID[:-1], rtol=2e-7)
+
+
+def test_edm_ramp_comes_out_of_karras_formula_as_the_grid():
+    snippet = text.diffusers_edm(GRID, sigma_min=0.002)
+    ramp = np.array(ast.literal_eval(re.search(r"torch\.tensor\((\[.*\]),", snippet)[1]))
+    low, high = 0.002 ** (1 / 7), 80.0 ** (1 / 7)
+    # Rounding in the ramp is magnified by rho sigma_0^(1/7) / sigma^(1/7) < 100 at the lowest level.
+    np.testing.assert_allclose((high + ramp * (low - high)) ** 7, GRID[:-1], rtol=1e-13)
+
+
+@pytest.mark.parametrize("write", [text.diffusers_flow, text.diffusers_edm])
+def test_hosts_that_add_zero_refuse_another_end(write):
+    with pytest.raises(ValueError, match=r"`sigmas` must end in 0, because \w+Scheduler always adds .* got 0\.5"):
+        write([80.0, 0.5])
+
+
+def test_bad_grids_are_refused_by_every_writer():
+    for write in (text.k_diffusion, text.comfyui, text.diffusers_flow, text.diffusers_edm):
+        with pytest.raises(ValueError, match="`sigmas` must be strictly descending, got 1 then 2"):
+            write([1.0, 2.0, 0.0])
+
+
+def test_edm_refuses_a_grid_below_the_schedulers_range():
+    with pytest.raises(ValueError, match="`sigma_max` must exceed `sigma_min`"):
+        text.diffusers_edm([0.001, 0.0])
+
+
+def test_one_step():
+    assert text.comfyui([80.0, 0.0]) == "80.0, 0.0"
+    assert "ramp = torch.tensor([0.0]," in text.diffusers_edm([80.0, 0.0])
+    assert "for 1 step;" in text.diffusers_flow([80.0, 0.0])
+
+
+class TestAgainstDiffusers:
+    """The snippets run against the real schedulers, where diffusers is installed."""
+
+    @pytest.fixture(autouse=True)
+    def _diffusers(self):
+        pytest.importorskip("diffusers")
+
+    def test_euler(self):
+        config = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+        scheduler = run(text.diffusers_euler(GRID, config=config))["scheduler"]
+        np.testing.assert_allclose(scheduler.sigmas.numpy(), GRID, rtol=FLOAT32)
+        assert len(scheduler.timesteps) == GRID.size - 1
+
+    @pytest.mark.parametrize("shift", [1.0, 3.0])
+    def test_flow(self, shift):
+        scheduler = run(text.diffusers_flow(GRID, shift=shift))["scheduler"]
+        # Two float32 operations per level.
+        np.testing.assert_allclose(scheduler.sigmas.numpy(), text.flow_levels(GRID), rtol=4 * FLOAT32)
+        assert len(scheduler.timesteps) == GRID.size - 1
+
+    def test_edm(self):
+        scheduler = run(text.diffusers_edm(GRID))["scheduler"]
+        np.testing.assert_allclose(scheduler.sigmas.numpy(), GRID, rtol=FLOAT32)
+        assert float(scheduler.init_noise_sigma) == pytest.approx(np.hypot(80.0, 1.0), rel=FLOAT32)
