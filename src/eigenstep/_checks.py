@@ -112,6 +112,38 @@ def choice(value: Any, known: Iterable[str], name: str) -> str:
     raise ValueError(f"`{name}` must be one of {', '.join(names)}, got {_short(value)}.{hint}")
 
 
+def sample_array(value: ArrayLike, name: str) -> NDArray[Any]:
+    """Items of real numbers, shape (n, ...) with n >= 1, all finite, in the type they came in: never copied."""
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"`{name}` must be an array of items of one shape, got {_short(value)} ({error}).") from None
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"`{name}` must hold real numbers, got an array of type {array.dtype}.")
+    if array.ndim == 0 or array.size == 0:
+        raise ValueError(f"`{name}` must hold at least one item of at least one number, got shape {array.shape}.")
+    refuse_non_finite(array, name)
+    return array
+
+
+def refuse_non_finite(items: NDArray[Any], name: str, *, first_item: int = 0) -> None:
+    """Refuse NaN and infinity, by item and count; `first_item` is the index of items[0] in its stream."""
+    if items.dtype.kind != "f":
+        return
+    with np.errstate(over="ignore", invalid="ignore"):
+        # One fast pass: any NaN or infinity makes the sum non-finite. So may mere size, hence the second look.
+        if np.isfinite(items.sum()):
+            return
+    bad = ~np.isfinite(items)
+    if not bad.any():
+        return
+    which = np.flatnonzero(bad.reshape(len(items), -1).any(axis=1))
+    raise ValueError(
+        f"`{name}` must be finite, got {int(bad.sum())} NaN or infinite values in {which.size} "
+        f"item{'s' * (which.size != 1)}, the first in item {first_item + int(which[0])}; remove or replace them."
+    )
+
+
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
