@@ -1,0 +1,169 @@
+"""Sums of products of rows: the one dense accumulator behind `Spectrum.from_samples` and `Moments`.
+
+Rows x are shifted by a provisional mean s, staged until a block is full, and folded in as
+
+    n += m,    total += sum (x - s),    products += (x - s)^T (x - s)
+
+so that the mean is s + total/n and the centred scatter is products - total total^T / n. The shift keeps the last
+subtraction from cancelling. The sums are float64 always; the product within one block runs in float32 or float64.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eigenstep._checks import Float
+
+_STRIPE = 64  # rows summed in the block's own precision before the column sums go on in float64
+
+
+class Scatter:
+    """Count, mean and centred scatter of a stream of rows of `dim` numbers, the same whatever the batching."""
+
+    def __init__(self, dim: int, *, single: bool = False) -> None:
+        """An empty sum over rows of `dim` numbers; `single` runs the products of a block in float32."""
+        self.dim = dim
+        self.dtype = np.dtype(np.float32 if single else np.float64)
+        self._folded = 0
+        self._staged = 0
+        self._shift: NDArray[Any] = np.zeros(dim, self.dtype)
+        self._total = np.zeros(dim)
+        self._products: Float | None = None
+        # 4096 rows keep the float32 rounding of a block below 1e-7 while the float64 additions cost under 10 %.
+        self._block_rows = max(256, min(4096, 2**24 // max(dim, 1)))
+        self._block: NDArray[Any] | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of rows seen."""
+        return self._folded + self._staged
+
+    def add(self, rows: NDArray[Any]) -> None:
+        """Stage rows of shape (m, dim), already known to be finite, and fold every block that fills."""
+        if not len(rows):
+            return
+        if self._block is None:
+            self._block = np.empty((min(self._block_rows, max(len(rows), 256)), self.dim), self.dtype)
+        if self.count == 0:
+            self._shift = rows[0].astype(self.dtype)
+        start = 0
+        while start < len(rows):
+            if self._staged == len(self._block):
+                self._grow_or_fold()
+            take = min(len(rows) - start, len(self._block) - self._staged)
+            target = self._block[self._staged : self._staged + take]
+            np.subtract(rows[start : start + take], self._shift, out=target, casting="same_kind")
+            self._staged += take
+            start += take
+
+    def mean(self) -> Float:
+        """Mean of the rows, shape (dim,)."""
+        self._fold()
+        return self._shift + self._total / self._folded
+
+    def scatter(self) -> Float:
+        """Centred sum of products, shape (dim, dim): (count - 1) times the unbiased covariance."""
+        self._fold()
+        if self._products is None:
+            return np.zeros((self.dim, self.dim))
+        return _add_outer(self._products.copy(), self._total, -1.0 / self._folded)
+
+    def merge(self, other: Scatter) -> None:
+        """Fold another stream in: S = S_a + S_b + (n_a n_b / n) d d^T, d = mean_b - mean_a (Chan et al., 1983)."""
+        other._fold()
+        if not other._folded:
+            return
+        if not self.count:
+            self.restore(other._folded, other._shift, other._total, other._products)
+            return
+        scatter, centred = self.scatter(), other.scatter()
+        n_a, n_b = self._folded, other._folded
+        n = n_a + n_b
+        # Shifts first: for data with a huge mean the difference of shifts is exact where that of means is not.
+        between = (other._shift.astype(np.float64) - self._shift) + (other._total / n_b - self._total / n_a)
+        scatter += centred
+        _add_outer(scatter, between, n_a * n_b / n)
+        offset = self._total / n_a + between * (n_b / n)
+        shift = (self._shift + offset).astype(self.dtype)
+        total = n * (offset - (shift.astype(np.float64) - self._shift))
+        self.restore(n, shift, total, _add_outer(scatter, total, 1.0 / n))
+
+    def state(self) -> tuple[int, NDArray[Any], Float, Float]:
+        """Count, shift, total and products: what `restore` needs."""
+        self._fold()
+        products = np.zeros((self.dim, self.dim)) if self._products is None else self._products
+        return self._folded, self._shift, self._total, products
+
+    def restore(self, count: int, shift: NDArray[Any], total: Float, products: Float | None) -> None:
+        """Start again from a `state`."""
+        self._folded, self._staged = count, 0
+        self._shift = np.array(shift, dtype=self.dtype)
+        self._total = np.array(total)
+        self._products = None if products is None else np.array(products)
+
+    def _grow_or_fold(self) -> None:
+        assert self._block is not None
+        if len(self._block) == self._block_rows:
+            self._fold()
+            return
+        grown = np.empty((min(self._block_rows, 2 * len(self._block)), self.dim), self.dtype)
+        grown[: self._staged] = self._block[: self._staged]
+        self._block = grown
+
+    def _fold(self) -> None:
+        if not self._staged or self._block is None:
+            return
+        block, m = self._block[: self._staged], self._staged
+        sums = _column_sums(block)
+        if self._folded == 0:
+            sums = self._recentre(block, sums / m)
+        products = _product(block)
+        # Three quarters of the energy in the offset: the stream has drifted from the shift, and float32 products
+        # would round at the scale of the drift. A lone row is all offset and says nothing.
+        if m > 1 and sums @ sums > 0.75 * m * float(np.trace(products)):
+            sums = self._recentre(block, sums / m)
+            products = _product(block)
+        self._total += sums
+        if self._products is None:
+            self._products = products.astype(np.float64)
+        else:
+            self._products += products
+        self._folded, self._staged = self._folded + m, 0
+
+    def _recentre(self, block: NDArray[Any], offset: Float) -> Float:
+        """Move the shift by `offset` for the block and for all that was folded before; the block's new sums."""
+        shift = (self._shift + offset).astype(self.dtype)
+        move = shift.astype(np.float64) - self._shift
+        np.subtract(block, move, out=block, casting="same_kind")
+        if self._products is not None:
+            _add_outer(self._products, self._total, -1.0 / self._folded)
+            self._total -= self._folded * move
+            _add_outer(self._products, self._total, 1.0 / self._folded)
+        self._shift = shift
+        return _column_sums(block)
+
+
+def _add_outer(matrix: Float, vector: Float, factor: float) -> Float:
+    """matrix + factor * vector vector^T, in place and by stripes, so that no second matrix is made."""
+    for start in range(0, len(vector), 256):
+        matrix[start : start + 256] += (factor * vector[start : start + 256, None]) * vector
+    return matrix
+
+
+def _column_sums(block: NDArray[Any]) -> Float:
+    stripes = np.add.reduceat(block, np.arange(0, len(block), _STRIPE), axis=0)
+    sums: Float = stripes.sum(axis=0, dtype=np.float64)
+    return sums
+
+
+def _product(block: NDArray[Any]) -> NDArray[Any]:
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        product: NDArray[Any] = block.T @ block
+    peak = float(product.diagonal().max())
+    # Squares outside float32's comfortable range would be lost without a word; 1e-20 stands 18 decades above its floor.
+    if block.dtype == np.float32 and not (1e-20 < peak < 1e35 or peak == 0.0 == float(np.abs(block).max())):
+        product = block.astype(np.float64).T @ block.astype(np.float64)
+    return product
