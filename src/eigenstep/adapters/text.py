@@ -102,8 +102,8 @@ def diffusers_euler(sigmas: ArrayLike, *, config: Mapping[str, object]) -> str:
 def diffusers_flow(sigmas: ArrayLike, *, shift: float = 1.0) -> str:
     """A Python snippet that gives the grid to diffusers' FlowMatchEulerDiscreteScheduler.
 
-    The scheduler shifts what it is given, u -> k u / (1 + (k-1) u); the snippet undoes that beforehand with the shift of
-    the scheduler it meets, u = level / (k - (k-1) level), so that the planned levels are the ones used.
+    The scheduler shifts what it is given, u -> k u / (1 + (k-1) u); the snippet undoes that beforehand with the shift
+    of the scheduler it meets, u = level / (k - (k-1) level), so that the planned levels are the ones used.
 
     Args:
         sigmas: (n+1,) descending noise levels, in data units, ending in 0, which the scheduler adds by itself.
@@ -118,7 +118,7 @@ def diffusers_flow(sigmas: ArrayLike, *, shift: float = 1.0) -> str:
     levels = [0.999, 0.5]  # sigma / (1 + sigma) for 2 steps; the scheduler adds the final 0
     # In a pipeline: scheduler = pipe.scheduler, and pipe(..., sigmas=sigmas).
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
-    # The scheduler shifts what it is given. With use_dynamic_shifting, put k = exp(mu), the pipeline's own mu.
+    # The scheduler shifts what it is given; with use_dynamic_shifting, put k = exp(mu), the pipeline's mu.
     k = scheduler.shift
     sigmas = [u / (k - (k - 1) * u) for u in levels]
     scheduler.set_timesteps(sigmas=sigmas)
@@ -133,7 +133,7 @@ def diffusers_flow(sigmas: ArrayLike, *, shift: float = 1.0) -> str:
             f"  # sigma / (1 + sigma) for {_steps(grid.size - 1)}; the scheduler adds the final 0",
             "# In a pipeline: scheduler = pipe.scheduler, and pipe(..., sigmas=sigmas).",
             f"scheduler = FlowMatchEulerDiscreteScheduler(shift={k!r})",
-            "# The scheduler shifts what it is given. With use_dynamic_shifting, put k = exp(mu), the pipeline's own mu.",
+            "# The scheduler shifts what it is given; with use_dynamic_shifting, put k = exp(mu), the pipeline's mu.",
             "k = scheduler.shift",
             "sigmas = [u / (k - (k - 1) * u) for u in levels]",
             "scheduler.set_timesteps(sigmas=sigmas)",

@@ -1,0 +1,381 @@
+"""Figures, one function each: they draw numbers that the library has computed, and compute none themselves.
+
+Every function draws into `ax`, or into a new figure of README width where `ax` is None, and returns the Axes; save with
+`ax.figure.savefig("out.png", dpi=200)`. Curves carry their name at their end instead of in a legend; colours are Okabe
+and Ito's, which stay apart for colour-blind readers, and what is ours is also thicker. Needs matplotlib:
+`pip install "eigenstep[plots]"`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from eigenstep._checks import Float, descending_sigmas, integer, real_array
+from eigenstep.spectrum import Spectrum
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+OURS = "#0072B2"
+NAMED = ("#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#7F5AA8")
+FAINT = "#C9CDD2"
+INK = "#24292F"
+SUBDUED = "#6E7781"
+FONT = 9.0
+
+
+def error_against_steps(
+    steps: ArrayLike,
+    errors: Mapping[str, ArrayLike],
+    *,
+    ours: str,
+    named: Sequence[str] | None = None,
+    ylabel: str = "error",
+    title: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw one curve of error against the number of steps for each kind of grid, on a logarithmic axis.
+
+    Args:
+        steps: (m,) numbers of steps, ascending integers >= 1.
+        errors: for each grid its (m,) errors > 0; NaN where a grid has no entry at that number of steps.
+        ours: the key of `errors` that is drawn thick and on top.
+        named: the other keys that get a colour and a label, at most six; the rest stay grey. None names the four that
+            end lowest.
+        ylabel: the axis label: name the objective and its unit here.
+        title: a line above the figure; empty for none.
+        ax: where to draw; None makes a figure.
+
+    Raises:
+        ValueError: `ours` or a name in `named` is not in `errors`, lengths differ, or an error is not positive.
+
+    >>> ax = error_against_steps([3, 4], {"karras": [0.9, 0.7], "optimal": [0.5, 0.3]}, ours="optimal")
+    >>> [text.get_text() for text in ax.texts]
+    ['optimal', 'karras']
+    """
+    x = real_array(steps, "steps", ndim=1)
+    curves = {name: np.asarray(values, dtype=np.float64) for name, values in errors.items()}
+    for name, values in curves.items():
+        if values.shape != x.shape:
+            raise ValueError(f"`errors[{name!r}]` must have one value per step count, got {values.shape} for {x.size}.")
+        if not np.all((values > 0) | np.isnan(values)):
+            raise ValueError(f"`errors[{name!r}]` must be positive to stand on a logarithmic axis, got {values.min()}.")
+    if named is None:
+        others = [name for name in curves if name != ours and np.isfinite(curves[name][-1])]
+        named = sorted(others, key=lambda name: float(curves[name][-1]))[:4]
+    for name in (ours, *named):
+        if name not in curves:
+            raise ValueError(f"`errors` has no curve named {name!r}; it has {', '.join(curves)}.")
+    if len(named) > len(NAMED):
+        raise ValueError(f"`named` must hold at most {len(NAMED)} names, got {len(named)}; leave the rest grey.")
+
+    ax = _axes(ax)
+    for name, values in curves.items():
+        if name != ours and name not in named:
+            ax.plot(x, values, color=FAINT, linewidth=1.0, zorder=1)
+    for colour, name in zip(NAMED, named, strict=False):
+        ax.plot(x, curves[name], color=colour, linewidth=1.5, zorder=2)
+    ax.plot(x, curves[ours], color=OURS, linewidth=2.8, zorder=3, marker="o", markersize=4.5)
+    ax.set_yscale("log")
+    ax.set_xlabel("steps")
+    ax.set_ylabel(ylabel)
+    _integer_ticks(ax, x)
+    _title(ax, title, grey=len(curves) - 1 - len(named))
+    coloured = [(ours, OURS), *zip(named, NAMED, strict=False)]
+    _label_ends(ax, [(name, colour, x, curves[name]) for name, colour in coloured])
+    return ax
+
+
+def grids_on_line(
+    grids: Mapping[str, ArrayLike], *, ours: str | None = None, title: str = "", ax: Axes | None = None
+) -> Axes:
+    """Draw each grid's noise levels as dots on its own line, from noise at the left to data at the right.
+
+    The axis is logarithmic and runs from high sigma to low, as sampling does; a final sigma of 0, which a logarithmic
+    axis cannot hold, is an open dot at the right end, over the tick "0".
+
+    Args:
+        grids: for each name its n+1 descending sigmas, in data units; drawn from top to bottom in this order.
+        ours: the key drawn in our colour; None for none.
+        title: a line above the figure; empty for none.
+        ax: where to draw; None makes a figure as tall as the number of grids asks for.
+
+    Raises:
+        ValueError: no grid, a grid that does not descend, or `ours` not among the names.
+
+    >>> ax = grids_on_line({"optimal": [80.0, 4.0, 0.5, 0.0], "karras": [80.0, 2.5, 0.002, 0.0]}, ours="optimal")
+    >>> [label.get_text() for label in ax.get_yticklabels()]
+    ['optimal', 'karras']
+    """
+    lines = {name: descending_sigmas(values, f"grids[{name!r}]") for name, values in grids.items()}
+    if not lines:
+        raise ValueError("`grids` must hold at least one grid, got none.")
+    if ours is not None and ours not in lines:
+        raise ValueError(f"`grids` has no grid named {ours!r}; it has {', '.join(lines)}.")
+    lowest = min(float(sigmas[sigmas > 0][-1]) for sigmas in lines.values())
+    highest = max(float(sigmas[0]) for sigmas in lines.values())
+    # Zero gets a place of its own, a little below the lowest level: a twelfth of the span that is drawn.
+    zero = lowest * (lowest / highest) ** (1 / 12) if highest > lowest else lowest / 2
+    ends_at_zero = any(sigmas[-1] == 0 for sigmas in lines.values())
+
+    ax = _axes(ax, height=0.9 + 0.3 * len(lines))
+    for row, (name, sigmas) in enumerate(lines.items()):
+        colour, size = (OURS, 6.0) if name == ours else (SUBDUED, 4.5)
+        shown = np.where(sigmas > 0, sigmas, zero)
+        ax.plot(shown, np.full(shown.size, row), color=colour, linewidth=0.8, alpha=0.45, zorder=1)
+        ax.plot(sigmas[sigmas > 0], np.full(np.count_nonzero(sigmas > 0), row), "o", color=colour, markersize=size)
+        if sigmas[-1] == 0:
+            ax.plot([zero], [row], "o", color=colour, markerfacecolor="white", markersize=size)
+    ax.set_xscale("log")
+    _decade_ticks(ax, lowest, highest, zero if ends_at_zero else None)
+    ax.set_xlim(highest * 1.25, (zero if ends_at_zero else lowest) / 1.25)
+    ax.set_xlabel("noise level σ, in units of the data   (sampling runs left to right)")
+    ax.set_yticks(range(len(lines)), list(lines))
+    for label, name in zip(ax.get_yticklabels(), lines, strict=True):
+        if name == ours:
+            label.set_color(OURS)
+            label.set_fontweight("bold")
+    ax.set_ylim(len(lines) - 0.4, -0.6)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(False)
+    ax.grid(True, axis="x", color="#E7EAED", linewidth=0.8)
+    ax.spines["left"].set_visible(False)
+    _title(ax, title)
+    return ax
+
+
+def retained_variance(
+    eigenvalues: ArrayLike,
+    ratios: Mapping[str, ArrayLike],
+    *,
+    ours: str | None = None,
+    title: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw, for each grid, which share of every eigenvalue's variance its samples keep: the detail a grid loses.
+
+    Args:
+        eigenvalues: (k,) eigenvalues of the data's covariance, in squared data units; those equal to 0 are left out,
+            since a logarithmic axis cannot hold them.
+        ratios: for each name (k,) ratios of output variance to true variance; 1 is perfect.
+        ours: the key drawn thick; None for none.
+        title: a line above the figure; empty for none.
+        ax: where to draw; None makes a figure.
+
+    Raises:
+        ValueError: lengths differ, all eigenvalues are 0, more than seven names, or `ours` not among them.
+
+    >>> ax = retained_variance([4.0, 1.0, 0.0], {"optimal": [0.99, 0.9, 1.0]}, ours="optimal")
+    >>> [float(r) for r in ax.lines[-1].get_ydata()]
+    [0.99, 0.9]
+    """
+    lam = real_array(eigenvalues, "eigenvalues", ndim=1)
+    curves = {name: real_array(values, f"ratios[{name!r}]", ndim=1) for name, values in ratios.items()}
+    for name, values in curves.items():
+        if values.size != lam.size:
+            raise ValueError(f"`ratios[{name!r}]` must have {lam.size} values, one per eigenvalue, got {values.size}.")
+    if not np.any(lam > 0):
+        raise ValueError("`eigenvalues` must hold at least one positive value to be drawn, got none.")
+    if ours is not None and ours not in curves:
+        raise ValueError(f"`ratios` has no curve named {ours!r}; it has {', '.join(curves)}.")
+    colours = _colours(curves, ours)
+    keep = lam > 0
+
+    ax = _axes(ax)
+    ax.axhline(1.0, color=SUBDUED, linewidth=0.8, zorder=0)
+    ends = []
+    for name, values in curves.items():
+        ax.plot(lam[keep], values[keep], color=colours[name], linewidth=2.8 if name == ours else 1.5)
+        ends.append((name, colours[name], lam[keep], values[keep]))
+    ax.set_xscale("log")
+    ax.set_xlim(float(lam[keep].max()), float(lam[keep].min()))
+    ax.set_ylim(bottom=0.0)
+    ax.set_xlabel("eigenvalue λ   (coarse structure left, fine detail right)")
+    ax.set_ylabel("variance kept by the samples")
+    _title(ax, title)
+    _label_ends(ax, ends)
+    return ax
+
+
+def eigenvalue_curve(
+    spectra: Mapping[str, Spectrum], *, ours: str | None = None, title: str = "", ax: Axes | None = None
+) -> Axes:
+    """Draw the eigenvalues of each spectrum against their rank, on logarithmic axes.
+
+    An eigenvalue of multiplicity m covers m ranks. Eigenvalues of exactly 0, which a logarithmic axis cannot hold, are
+    counted in the curve's label.
+
+    Args:
+        spectra: for each name a `Spectrum`; at most seven.
+        ours: the key drawn thick; None for none.
+        title: a line above the figure; empty for none.
+        ax: where to draw; None makes a figure.
+
+    Raises:
+        ValueError: no spectrum, more than seven, a spectrum of zeros only, or `ours` not among the names.
+
+    >>> ax = eigenvalue_curve({"two": Spectrum.from_eigenvalues([4.0, 1.0, 0.0])})
+    >>> ax.texts[0].get_text()
+    'two (1 of 3 are 0)'
+    """
+    if not spectra:
+        raise ValueError("`spectra` must hold at least one spectrum, got none.")
+    if ours is not None and ours not in spectra:
+        raise ValueError(f"`spectra` has no spectrum named {ours!r}; it has {', '.join(spectra)}.")
+    colours = _colours(spectra, ours)
+    ax = _axes(ax)
+    ends = []
+    for name, spectrum in spectra.items():
+        keep = spectrum.eigenvalues > 0
+        if not np.any(keep):
+            raise ValueError(f"`spectra[{name!r}]` must have a positive eigenvalue to be drawn, got zeros only.")
+        last = np.cumsum(spectrum.multiplicities[keep])
+        first = np.maximum(np.concatenate([[0.0], last[:-1]]) + 1.0, 1.0)
+        ranks = np.stack([first, np.maximum(last, first)], axis=1).ravel()
+        values = np.repeat(spectrum.eigenvalues[keep], 2)
+        ax.plot(ranks, values, color=colours[name], linewidth=2.8 if name == ours else 1.5)
+        zeros = float(spectrum.multiplicities[~keep].sum())
+        label = name if zeros == 0 else f"{name} ({zeros:g} of {spectrum.dim:g} are 0)"
+        ends.append((label, colours[name], ranks, values))
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xlabel("rank")
+    ax.set_ylabel("eigenvalue λ, in squared units of the data")
+    _title(ax, title)
+    _label_ends(ax, ends)
+    return ax
+
+
+def _axes(ax: Axes | None, *, height: float = 4.2) -> Axes:
+    """`ax` in the house style; a new one of README width where it is None."""
+    if ax is None:
+        try:
+            from matplotlib.figure import Figure
+            from matplotlib.layout_engine import ConstrainedLayoutEngine
+        except ImportError as error:
+            raise ImportError('Figures need matplotlib; install it with `pip install "eigenstep[plots]"`.') from error
+        # Not pyplot: a library must not choose the backend nor leave figures in a global list.
+        ax = Figure(figsize=(7.6, height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)).subplots()
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        ax.spines[side].set_color(SUBDUED)
+    ax.grid(True, color="#E7EAED", linewidth=0.8)
+    ax.set_axisbelow(True)
+    ax.tick_params(labelsize=FONT, colors=INK, which="both")
+    ax.xaxis.label.set(fontsize=FONT + 0.5, color=INK)
+    ax.yaxis.label.set(fontsize=FONT + 0.5, color=INK)
+    return ax
+
+
+def _colours(names: Mapping[str, Any], ours: str | None) -> dict[str, str]:
+    """One colour for each name, ours for `ours`; at most seven names can be told apart."""
+    others = [name for name in names if name != ours]
+    integer(len(others), "number of curves besides `ours`", minimum=0, maximum=len(NAMED))
+    return {**dict(zip(others, NAMED, strict=False)), **({} if ours is None else {ours: OURS})}
+
+
+def _title(ax: Axes, title: str, *, grey: int = 0) -> None:
+    """The title at the left, with a note of how many curves stay unnamed."""
+    if title:
+        ax.set_title(title, loc="left", fontsize=FONT + 2, color=INK, fontweight="bold", pad=10)
+    if grey > 0:
+        note = f"grey: {grey} other grid{'s' * (grey != 1)}"
+        ax.text(1.0, 1.0, note, transform=ax.transAxes, ha="right", va="top", fontsize=FONT - 0.5, color=SUBDUED)
+
+
+def _integer_ticks(ax: Axes, steps: Float) -> None:
+    """Ticks on the step counts themselves while there is room, on round numbers beyond."""
+    from matplotlib.ticker import MaxNLocator
+
+    if steps.size <= 20:
+        ax.set_xticks(steps, [f"{step:g}" for step in steps])
+    else:
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.margins(x=0.02)
+
+
+def _decade_ticks(ax: Axes, lowest: float, highest: float, zero: float | None) -> None:
+    """Plain numbers at each decade (at 3 of it too on short ranges) and at the highest level; "0" at its own place."""
+    from matplotlib.ticker import NullLocator
+
+    decades = np.arange(np.floor(np.log10(lowest)), np.ceil(np.log10(highest)) + 1)
+    marks = (1.0, 3.0) if decades.size <= 5 else (1.0,)
+    ticks = [m * 10.0**d for d in decades for m in marks if lowest * 0.999 <= m * 10.0**d <= highest * 1.001]
+    if not ticks or highest > 2.0 * max(ticks):
+        ticks.append(highest)
+    labels = [f"{tick:.3g}" for tick in ticks]
+    if zero is not None:
+        ticks.append(zero)
+        labels.append("0")
+    ax.set_xticks(ticks, labels)
+    ax.xaxis.set_minor_locator(NullLocator())
+
+
+def _label_ends(ax: Axes, curves: Sequence[tuple[str, str, Float, Float]]) -> None:
+    """Write each curve's name at its right end.
+
+    Names of curves that reach the right edge stand in the margin; those that would overlap there are moved apart and
+    tied to their curve by a thin line. A curve that ends inside the axes carries its name at that point.
+    """
+    from matplotlib.patheffects import withStroke
+
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    line_height = _fraction_of_height(ax, figure, 1.3 * FONT)
+    inside: list[tuple[str, str, tuple[float, float], float]] = []
+    margin: list[tuple[str, str, tuple[float, float], float]] = []
+    for name, colour, x, y in curves:
+        finite = np.flatnonzero(np.isfinite(y))
+        if finite.size == 0:
+            continue
+        pixels = ax.transData.transform(np.column_stack([x[finite], y[finite]]))
+        last = int(np.argmax(pixels[:, 0]))
+        across, height = ax.transAxes.inverted().transform(pixels[last])
+        point = (float(x[finite[last]]), float(y[finite[last]]))
+        (inside if across < 0.9 else margin).append((name, colour, point, float(height)))
+
+    def write(name: str, colour: str, point: tuple[float, float], **more: Any) -> None:
+        weight = "bold" if colour == OURS else "normal"
+        ax.annotate(name, point, ha="left", va="center", size=FONT, color=colour, weight=weight, **more)
+
+    for name, colour, point, _ in inside:
+        halo = [withStroke(linewidth=3.0, foreground="white")]
+        write(name, colour, point, xytext=(6, 0), textcoords="offset points", path_effects=halo)
+    places = _spread([height for *_, height in margin], line_height)
+    for place, (name, colour, point, height) in zip(places, margin, strict=True):
+        leader = {"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 2}
+        tie = leader if abs(place - height) > line_height / 4 else None
+        margins = {"xytext": (1.035, place), "textcoords": ax.transAxes, "annotation_clip": False}
+        write(name, colour, point, arrowprops=tie, **margins)
+
+
+def _fraction_of_height(ax: Axes, figure: Figure, points: float) -> float:
+    """`points` as a fraction of the axes' height, once the layout has settled."""
+    figure.draw_without_rendering()
+    return points / 72 * figure.dpi / ax.get_window_extent().height
+
+
+def _spread(heights: Sequence[float], gap: float) -> list[float]:
+    """The nearest heights (least squares) that keep their order and are at least `gap` apart.
+
+    Pool-adjacent-violators on heights minus rank times gap: a cluster that overlaps is centred on its mean.
+    """
+    order = np.argsort(heights, kind="stable")
+    pools: list[tuple[float, int]] = []
+    for rank, index in enumerate(order):
+        mean, size = float(heights[index]) - rank * gap, 1
+        while pools and pools[-1][0] > mean:
+            previous, count = pools.pop()
+            mean, size = (previous * count + mean * size) / (count + size), count + size
+        pools.append((mean, size))
+    levels = [mean for mean, size in pools for _ in range(size)]
+    placed = [0.0] * len(order)
+    for rank, index in enumerate(order):
+        placed[int(index)] = levels[rank] + rank * gap
+    return placed

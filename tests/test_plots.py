@@ -1,0 +1,226 @@
+"""Figures: what is drawn is what was given, names stand clear of each other, bad input is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from eigenstep import plots
+from eigenstep.spectrum import Spectrum
+
+STEPS = np.arange(3, 9)
+ERRORS = {
+    "ours": 1.0 / STEPS**2,
+    "near": 1.01 / STEPS**2,
+    "nearer": 1.005 / STEPS**2,
+    "far": 5.0 / STEPS,
+    "farther": 9.0 / STEPS,
+    "farthest": 30.0 / STEPS,
+}
+
+
+def text_boxes(ax):
+    """Pixel boxes of all texts but empty ones, once the layout is final."""
+    figure = ax.figure
+    figure.draw_without_rendering()
+    renderer = figure.canvas.get_renderer()
+    # An annotation's own extent would take in the line that ties it to its curve; the text's is asked for.
+    from matplotlib.text import Text
+
+    return {text.get_text(): Text.get_window_extent(text, renderer) for text in ax.texts if text.get_text()}
+
+
+def curve(ax, color):
+    return next(line for line in ax.lines if line.get_color() == color)
+
+
+def with_canvas(ax):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(ax.figure)
+    return ax
+
+
+def test_error_curves_hold_the_numbers_given():
+    ax = plots.error_against_steps(STEPS, ERRORS, ours="ours", named=["far"])
+    np.testing.assert_array_equal(curve(ax, plots.OURS).get_ydata(), ERRORS["ours"])
+    np.testing.assert_array_equal(curve(ax, plots.NAMED[0]).get_ydata(), ERRORS["far"])
+    grey = [line for line in ax.lines if line.get_color() == plots.FAINT]
+    assert len(grey) == 4
+    assert ax.get_yscale() == "log"
+    assert any(text.get_text() == "grey: 4 other grids" for text in ax.texts)
+
+
+def test_error_curves_name_the_four_lowest_by_default():
+    ax = plots.error_against_steps(STEPS, ERRORS, ours="ours")
+    names = {text.get_text() for text in ax.texts}
+    assert {"ours", "near", "nearer", "far", "farther"} <= names
+    assert "farthest" not in names
+
+
+def test_names_of_close_curves_do_not_overlap():
+    ax = with_canvas(plots.error_against_steps(STEPS, ERRORS, ours="ours"))
+    boxes = list(text_boxes(ax).values())
+    overlaps = [(a, b) for i, a in enumerate(boxes) for b in boxes[i + 1 :] if a.overlaps(b)]
+    assert not overlaps
+
+
+def test_everything_stays_inside_the_figure():
+    ax = with_canvas(plots.error_against_steps(STEPS, ERRORS, ours="ours", title="A title", ylabel="an error"))
+    boxes = text_boxes(ax)
+    width, height = ax.figure.canvas.get_width_height()
+    for name, box in boxes.items():
+        assert box.x0 >= 0, name
+        assert box.y0 >= 0, name
+        assert box.x1 <= width, name
+        assert box.y1 <= height, name
+
+
+def test_a_missing_error_leaves_a_gap():
+    errors = {"ours": [1.0, 0.5, 0.25], "table": [2.0, 1.0, np.nan]}
+    ax = plots.error_against_steps([3, 4, 5], errors, ours="ours", named=["table"])
+    label = next(text for text in ax.texts if text.get_text() == "table")
+    assert label.xy == (4.0, 1.0)  # the last step at which the table has an entry
+
+
+def test_many_step_counts_get_fewer_ticks():
+    steps = np.arange(1, 51)
+    ax = plots.error_against_steps(steps, {"ours": 1.0 / steps}, ours="ours")
+    ticks = ax.get_xticks()
+    assert ticks.size < 20
+    assert np.all(ticks == np.round(ticks))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ours": "mine"}, r"`errors` has no curve named 'mine'; it has ours, near"),
+        ({"named": ["else"]}, r"`errors` has no curve named 'else'"),
+        ({"steps": [1, 2]}, r"`errors\['ours'\]` must have one value per step count, got \(6,\) for 2"),
+        ({"errors": {"ours": np.zeros(6)}}, r"`errors\['ours'\]` must be positive to stand on a logarithmic axis"),
+        ({"named": list("abcdefg"), "errors": dict.fromkeys(["ours", *"abcdefg"], STEPS)}, r"`named` must hold at most 6"),
+    ],
+)
+def test_error_curves_refuse(change, message):
+    arguments = {"steps": STEPS, "errors": ERRORS, "ours": "ours", **change}
+    with pytest.raises(ValueError, match=message):
+        plots.error_against_steps(arguments.pop("steps"), arguments.pop("errors"), **arguments)
+
+
+def test_grids_run_from_noise_to_data_and_show_zero():
+    ax = plots.grids_on_line({"a": [80.0, 4.0, 0.5, 0.0], "b": [80.0, 2.0, 0.25]}, ours="a")
+    left, right = ax.get_xlim()
+    assert left > right
+    assert ax.get_xticklabels()[-1].get_text() == "0"
+    hollow = [line for line in ax.lines if line.get_markerfacecolor() == "white"]
+    assert len(hollow) == 1  # only the grid that ends at 0
+    assert 0 < hollow[0].get_xdata()[0] < 0.25
+    dots = next(line for line in ax.lines if line.get_marker() == "o" and line.get_color() == plots.OURS)
+    np.testing.assert_array_equal(dots.get_xdata(), [80.0, 4.0, 0.5])
+
+
+def test_grids_ticks_name_the_highest_level():
+    ax = plots.grids_on_line({"a": [80.0, 4.0, 0.5]})
+    assert "80" in [label.get_text() for label in ax.get_xticklabels()]
+    assert "0" not in [label.get_text() for label in ax.get_xticklabels()]
+
+
+def test_one_level_above_zero():
+    ax = plots.grids_on_line({"one step": [80.0, 0.0]})
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["80", "0"]
+
+
+@pytest.mark.parametrize(
+    ("grids", "ours", "message"),
+    [
+        ({}, None, "`grids` must hold at least one grid, got none"),
+        ({"a": [1.0, 2.0]}, None, r"`grids\['a'\]` must be strictly descending"),
+        ({"a": [2.0, 1.0]}, "b", "`grids` has no grid named 'b'; it has a"),
+    ],
+)
+def test_grids_refuse(grids, ours, message):
+    with pytest.raises(ValueError, match=message):
+        plots.grids_on_line(grids, ours=ours)
+
+
+def test_retained_variance_leaves_zero_eigenvalues_out():
+    ax = plots.retained_variance([4.0, 1.0, 0.0], {"ours": [0.9, 0.8, 1.0], "hand": [0.5, 0.4, 1.0]}, ours="ours")
+    line = curve(ax, plots.OURS)
+    np.testing.assert_array_equal(line.get_xdata(), [4.0, 1.0])
+    np.testing.assert_array_equal(line.get_ydata(), [0.9, 0.8])
+    assert ax.get_xlim() == (4.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("eigenvalues", "ratios", "ours", "message"),
+    [
+        ([1.0, 0.5], {"a": [1.0]}, None, r"`ratios\['a'\]` must have 2 values, one per eigenvalue, got 1"),
+        ([0.0], {"a": [1.0]}, None, "`eigenvalues` must hold at least one positive value"),
+        ([1.0], {"a": [1.0]}, "b", "`ratios` has no curve named 'b'"),
+        ([1.0], {k: [1.0] for k in "abcdefg"}, None, "must be at least 0 and at most 6, got 7"),
+    ],
+)
+def test_retained_variance_refuses(eigenvalues, ratios, ours, message):
+    with pytest.raises(ValueError, match=message):
+        plots.retained_variance(eigenvalues, ratios, ours=ours)
+
+
+def test_an_eigenvalue_covers_as_many_ranks_as_its_multiplicity():
+    spectrum = Spectrum.from_eigenvalues([4.0, 1.0, 0.0], multiplicities=[1.0, 3.0, 2.0])
+    ax = plots.eigenvalue_curve({"s": spectrum}, ours="s")
+    line = curve(ax, plots.OURS)
+    np.testing.assert_array_equal(line.get_xdata(), [1.0, 1.0, 2.0, 4.0])
+    np.testing.assert_array_equal(line.get_ydata(), [4.0, 4.0, 1.0, 1.0])
+    assert ax.texts[0].get_text() == "s (2 of 6 are 0)"
+
+
+@pytest.mark.parametrize(
+    ("names", "ours", "message"),
+    [
+        ("", None, "`spectra` must hold at least one spectrum, got none"),
+        ("a", "b", "`spectra` has no spectrum named 'b'; it has a"),
+        ("abcdefg", None, "must be at least 0 and at most 6, got 7"),
+    ],
+)
+def test_eigenvalue_curve_refuses(names, ours, message):
+    with pytest.raises(ValueError, match=message):
+        plots.eigenvalue_curve({name: Spectrum.from_eigenvalues([1.0]) for name in names}, ours=ours)
+
+
+def test_a_curve_that_ends_inside_is_named_at_its_end():
+    long, short = (Spectrum.from_eigenvalues(np.geomspace(1.0, 1e-3, k)) for k in (1000, 30))
+    ax = with_canvas(plots.eigenvalue_curve({"long": long, "short": short}))
+    boxes = text_boxes(ax)
+    axes = ax.get_window_extent()
+    assert boxes["short"].x1 < axes.x1
+    assert boxes["long"].x0 > axes.x1
+
+
+def test_draws_into_axes_that_are_given():
+    from matplotlib.figure import Figure
+
+    given = Figure().subplots()
+    assert plots.grids_on_line({"a": [2.0, 1.0]}, ax=given) is given
+    assert len(given.lines) > 0
+
+
+def test_spread_by_hand():
+    assert plots._spread([0.0, 10.0], 1.0) == [0.0, 10.0]
+    assert plots._spread([5.0, 5.0], 1.0) == [4.5, 5.5]
+    assert plots._spread([2.0, 1.0, 1.0], 1.0) == pytest.approx([7 / 3, 1 / 3, 4 / 3])
+
+
+def test_without_matplotlib_the_error_names_the_extra():
+    script = (
+        "import sys; sys.modules['matplotlib'] = None\n"
+        "from eigenstep import plots\n"
+        "try:\n"
+        "    plots.grids_on_line({'a': [2.0, 1.0]})\n"
+        "except ImportError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == 'Figures need matplotlib; install it with `pip install "eigenstep[plots]"`.'
