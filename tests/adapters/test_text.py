@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from eigenstep.adapters import text
+from eigenstep.paths import PATHS
 
 GRID = np.array([80.0, 14.614642, 1.0 / 3.0, 2.3456789e-05, 0.0])
 
@@ -84,6 +85,29 @@ def test_edm_refuses_a_grid_below_the_schedulers_range():
         text.diffusers_edm([0.001, 0.0])
 
 
+@pytest.mark.parametrize(
+    ("path", "scheduler"),
+    [
+        ("edm", "EDMEulerScheduler(sigma_min=0.002, sigma_max=80.0)"),
+        ("ddpm", "EulerDiscreteScheduler(beta_schedule='linear', beta_start=0.0001, beta_end=0.02)"),
+        ("squaredcos", "EulerDiscreteScheduler(beta_schedule='squaredcos_cap_v2')"),
+        ("flow", "FlowMatchEulerDiscreteScheduler(shift=1.0)"),
+        ("flow-shift3", "FlowMatchEulerDiscreteScheduler(shift=3.0)"),
+    ],
+)
+def test_each_path_gets_its_scheduler(path, scheduler):
+    assert f"scheduler = {scheduler}\n" in text.diffusers(GRID, path=path)
+
+
+def test_every_named_path_is_one_of_the_library():
+    assert set(text.EULER_CONFIGS) | set(text.FLOW_SHIFTS) <= set(PATHS)
+
+
+def test_a_path_without_a_scheduler_is_refused():
+    with pytest.raises(ValueError, match=r"`path` must be one of edm, ddpm, .* got 've'"):
+        text.diffusers(GRID, path="ve")
+
+
 def test_one_step():
     assert text.comfyui([80.0, 0.0]) == "80.0, 0.0"
     assert "ramp = torch.tensor([0.0]," in text.diffusers_edm([80.0, 0.0])
@@ -97,11 +121,18 @@ class TestAgainstDiffusers:
     def _diffusers(self):
         pytest.importorskip("diffusers")
 
-    def test_euler(self):
-        config = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-        scheduler = run(text.diffusers_euler(GRID, config=config))["scheduler"]
+    @pytest.mark.parametrize("path", text.EULER_CONFIGS)
+    def test_euler(self, path):
+        scheduler = run(text.diffusers(GRID, path=path))["scheduler"]
         np.testing.assert_allclose(scheduler.sigmas.numpy(), GRID, rtol=FLOAT32)
         assert len(scheduler.timesteps) == GRID.size - 1
+
+    @pytest.mark.parametrize("path", text.EULER_CONFIGS)
+    def test_euler_config_is_the_path(self, path):
+        scheduler = run(text.diffusers(GRID, path=path))["scheduler"]
+        abar = scheduler.alphas_cumprod.double().numpy()
+        # The scheduler's table is float32, and 1 - abar loses digits where abar is near 1.
+        np.testing.assert_allclose(np.sqrt((1 - abar) / abar), PATHS[path]().sigmas, rtol=1e-3)
 
     @pytest.mark.parametrize("shift", [1.0, 3.0])
     def test_flow(self, shift):

@@ -22,9 +22,19 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from eigenstep._checks import Float, descending_sigmas, real_number, sigma_range
+from eigenstep._checks import Float, choice, descending_sigmas, real_number, sigma_range
 
 KARRAS_RHO = 7.0
+
+EULER_CONFIGS: Mapping[str, Mapping[str, object]] = {
+    "ddpm": {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02},
+    "sd15": {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
+    "squaredcos": {"beta_schedule": "squaredcos_cap_v2"},
+}
+"""For each path that diffusers' EulerDiscreteScheduler knows, how to tell it so."""
+
+FLOW_SHIFTS: Mapping[str, float] = {"flow": 1.0, "flow-shift3": 3.0}
+"""For each flow path by name, the shift of FlowMatchEulerDiscreteScheduler."""
 
 
 def k_diffusion(sigmas: ArrayLike) -> str:
@@ -62,6 +72,30 @@ def comfyui(sigmas: ArrayLike, *, flow: bool = False) -> str:
     """
     grid = descending_sigmas(sigmas)
     return _comma(flow_levels(grid) if flow else grid)
+
+
+def diffusers(sigmas: ArrayLike, *, path: str = "edm") -> str:
+    """A Python snippet that gives the grid to the diffusers scheduler of a path: one of the three below.
+
+    All three make Euler steps, which are DDIM's; diffusers' other schedulers take no noise levels.
+
+    Args:
+        sigmas: (n+1,) descending noise levels, in data units.
+        path: the model's path by name: `edm`, a discrete path (`ddpm`, `sd15`, `squaredcos`) or a flow path (`flow`,
+            `flow-shift3`).
+
+    Raises:
+        ValueError: diffusers has no scheduler that takes noise levels on that path; or as in the three functions.
+
+    >>> print(diffusers([14.6146, 1.0, 0.0], path="sd15").splitlines()[4])
+    scheduler = EulerDiscreteScheduler(beta_schedule='scaled_linear', beta_start=0.00085, beta_end=0.012)
+    """
+    choice(path, ("edm", *EULER_CONFIGS, *FLOW_SHIFTS), "path")
+    if path in EULER_CONFIGS:
+        return diffusers_euler(sigmas, config=EULER_CONFIGS[path])
+    if path in FLOW_SHIFTS:
+        return diffusers_flow(sigmas, shift=FLOW_SHIFTS[path])
+    return diffusers_edm(sigmas)
 
 
 def diffusers_euler(sigmas: ArrayLike, *, config: Mapping[str, object]) -> str:
