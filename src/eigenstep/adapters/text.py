@@ -149,7 +149,8 @@ def diffusers_flow(sigmas: ArrayLike, *, shift: float = 1.0) -> str:
     >>> print(diffusers_flow([999.0, 1.0, 0.0], shift=3.0))
     from diffusers import FlowMatchEulerDiscreteScheduler
     <BLANKLINE>
-    levels = [0.999, 0.5]  # sigma / (1 + sigma) for 2 steps; the scheduler adds the final 0
+    # sigma / (1 + sigma) for 2 steps; the scheduler adds the final 0.
+    levels = [0.999, 0.5]
     # In a pipeline: scheduler = pipe.scheduler, and pipe(..., sigmas=sigmas).
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
     # The scheduler shifts what it is given; with use_dynamic_shifting, put k = exp(mu), the pipeline's mu.
@@ -163,8 +164,8 @@ def diffusers_flow(sigmas: ArrayLike, *, shift: float = 1.0) -> str:
         [
             "from diffusers import FlowMatchEulerDiscreteScheduler",
             "",
-            f"levels = [{_comma(flow_levels(grid[:-1]))}]"
-            f"  # sigma / (1 + sigma) for {_steps(grid.size - 1)}; the scheduler adds the final 0",
+            f"# sigma / (1 + sigma) for {_steps(grid.size - 1)}; the scheduler adds the final 0.",
+            f"levels = [{_comma(flow_levels(grid[:-1]))}]",
             "# In a pipeline: scheduler = pipe.scheduler, and pipe(..., sigmas=sigmas).",
             f"scheduler = FlowMatchEulerDiscreteScheduler(shift={k!r})",
             "# The scheduler shifts what it is given; with use_dynamic_shifting, put k = exp(mu), the pipeline's mu.",
