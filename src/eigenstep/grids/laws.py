@@ -245,9 +245,6 @@ def rescaled_entropic_law(sigma_min: float, sigma_max: float, *, spectrum: Spect
         spectrum: the eigenvalues lambda_i and multiplicities m_i; lambda = 0 contributes nothing. With one eigenvalue
             this is the tangent law of scale sqrt(lambda).
 
-    Raises:
-        ValueError: a spectrum of zeros only.
-
     Source: Stancevic et al., arXiv:2504.13612 (rescaled entropic time), closed form for a Gaussian derived here.
 
     >>> from eigenstep.spectrum import Spectrum
@@ -256,8 +253,6 @@ def rescaled_entropic_law(sigma_min: float, sigma_max: float, *, spectrum: Spect
     """
     low, high = sigma_range(sigma_min, sigma_max, zero_min=True)
     positive = spectrum.eigenvalues > 0.0
-    if not np.any(positive):
-        raise ValueError("`spectrum` must have a positive eigenvalue for rescaled_entropic_law, got zeros only.")
     lam = spectrum.eigenvalues[positive]
     m = spectrum.multiplicities[positive]
     root = np.sqrt(lam)

@@ -71,11 +71,11 @@ def timestep_grid(
     if path.n_timesteps is not None:
         T = _table_of(path, n, "timestep_grid").size
         if spacing_name == "trailing":
-            t = np.round(T - k * (T / n)) - 1.0
+            t = np.rint(T - k * (T / n)) - 1.0
         elif spacing_name == "leading":
             t = (n - 1.0 - k) * (T // n) + steps_offset
         else:
-            t = np.round(np.linspace(0.0, T - 1.0, n, dtype=np.float64))[::-1]
+            t = np.rint(np.linspace(0.0, T - 1.0, n))[::-1]
         if t[0] > T - 1:
             raise ValueError(f"`steps_offset` must keep the timesteps below {T}, got {steps_offset}: t = {t[0]:g}.")
     else:
