@@ -69,7 +69,8 @@ def test_names_of_close_curves_do_not_overlap():
 
 
 def test_everything_stays_inside_the_figure():
-    ax = with_canvas(plots.error_against_steps(STEPS, ERRORS, ours="ours", title="A title", ylabel="an error"))
+    errors = {**ERRORS, "a name far longer than the default margin": ERRORS["near"]}
+    ax = with_canvas(plots.error_against_steps(STEPS, errors, ours="ours", title="A title", ylabel="an error"))
     boxes = text_boxes(ax)
     width, height = ax.figure.canvas.get_width_height()
     for name, box in boxes.items():
@@ -84,6 +85,12 @@ def test_a_missing_error_leaves_a_gap():
     ax = plots.error_against_steps([3, 4, 5], errors, ours="ours", named=["table"])
     label = next(text for text in ax.texts if text.get_text() == "table")
     assert label.xy == (4.0, 1.0)  # the last step at which the table has an entry
+
+
+def test_a_curve_without_an_end_is_not_named_by_default():
+    errors = {"ours": [1.0, 0.5], "table": [0.1, np.nan], "hand": [2.0, 1.0]}
+    ax = plots.error_against_steps([3, 4], errors, ours="ours")
+    assert {text.get_text() for text in ax.texts} == {"ours", "hand", "grey: 1 other grid"}
 
 
 def test_many_step_counts_get_fewer_ticks():
