@@ -112,8 +112,11 @@ def choice(value: Any, known: Iterable[str], name: str) -> str:
     raise ValueError(f"`{name}` must be one of {', '.join(names)}, got {_short(value)}.{hint}")
 
 
-def sample_array(value: ArrayLike, name: str) -> NDArray[Any]:
-    """Items of real numbers, shape (n, ...) with n >= 1, all finite, in the type they came in: never copied."""
+def sample_array(value: ArrayLike, name: str, *, first_item: int = 0) -> NDArray[Any]:
+    """Items of real numbers, shape (n, ...) with n >= 1, all finite, in the type they came in: never copied.
+
+    `first_item` is the index of the first item in its stream, for the message.
+    """
     try:
         array = np.asarray(value)
     except ValueError as error:
@@ -122,12 +125,11 @@ def sample_array(value: ArrayLike, name: str) -> NDArray[Any]:
         raise TypeError(f"`{name}` must hold real numbers, got an array of type {array.dtype}.")
     if array.ndim == 0 or array.size == 0:
         raise ValueError(f"`{name}` must hold at least one item of at least one number, got shape {array.shape}.")
-    refuse_non_finite(array, name)
+    _refuse_non_finite(array, name, first_item)
     return array
 
 
-def refuse_non_finite(items: NDArray[Any], name: str, *, first_item: int = 0) -> None:
-    """Refuse NaN and infinity, by item and count; `first_item` is the index of items[0] in its stream."""
+def _refuse_non_finite(items: NDArray[Any], name: str, first_item: int) -> None:
     if items.dtype.kind != "f":
         return
     with np.errstate(over="ignore", invalid="ignore"):
@@ -139,8 +141,9 @@ def refuse_non_finite(items: NDArray[Any], name: str, *, first_item: int = 0) ->
         return
     which = np.flatnonzero(bad.reshape(len(items), -1).any(axis=1))
     raise ValueError(
-        f"`{name}` must be finite, got {int(bad.sum())} NaN or infinite values in {which.size} "
-        f"item{'s' * (which.size != 1)}, the first in item {first_item + int(which[0])}; remove or replace them."
+        f"`{name}` must be finite, got {int(bad.sum())} NaN or infinite value{'s' * (int(bad.sum()) != 1)} in "
+        f"{which.size} item{'s' * (which.size != 1)}, the first in item {first_item + int(which[0])}; remove or "
+        "replace them."
     )
 
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write `content` to a temporary file beside `path`, then replace `path` by it in one step.
+def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, then replace `path` by it in one step.
 
     A crash, a full disk or a lost permission leaves an earlier file at `path` as it was. OSError says so.
     """
@@ -26,7 +25,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     try:
         descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
         with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
+            write(stream)
             stream.flush()
             os.fsync(stream.fileno())
         # mkstemp makes files private; a saved result follows the user's umask like any other file.
@@ -44,21 +43,15 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
         ) from error
 
 
-def npz_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """The arrays as one compressed npz archive."""
-    stream = io.BytesIO()
-    np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
-    return stream.getvalue()
-
-
-def read_npz(path: str | os.PathLike[str], kind: str) -> dict[str, NDArray[Any]]:
-    """Every array of an npz archive, without pickles; ValueError where the archive is damaged."""
+def read_npz(path: str | os.PathLike[str], kind: str) -> tuple[Any, dict[str, NDArray[Any]]]:
+    """The JSON in the entry `header` of an npz archive ({} without one) and all arrays; no pickles."""
     with open(path, "rb") as stream:
         try:
             loaded = np.load(stream, allow_pickle=False)
             if not isinstance(loaded, np.lib.npyio.NpzFile):
                 raise ValueError("it holds a single array, not an archive")
-            return {name: loaded[name] for name in loaded.files}
+            arrays = {name: loaded[name] for name in loaded.files}
+            return json.loads(str(arrays.pop("header", "{}"))), arrays
         except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, OSError) as error:
             raise ValueError(damaged(path, kind, error)) from error
 
@@ -77,10 +70,12 @@ def damaged(path: str | os.PathLike[str], kind: str, error: object) -> str:
     return f"{os.fspath(path)!r} is truncated, corrupt or no {kind} file ({error}); write it again."
 
 
-def check_format(found: object, version: object, *, path: str | os.PathLike[str], kind: str, newest: int) -> None:
+def check_format(header: Any, path: str | os.PathLike[str], kind: str, *, newest: int) -> None:
     """Refuse a foreign file, and one from a version that this release cannot know."""
+    found = header.get("format") if isinstance(header, dict) else None
     if found != f"eigenstep-{kind}":
         raise ValueError(f"{os.fspath(path)!r} is no eigenstep {kind} file: its `format` is {found!r}.")
+    version = header.get("format_version")
     if not isinstance(version, int) or version < 1:
         raise ValueError(damaged(path, kind, f"`format_version` is {version!r}"))
     if version > newest:

@@ -122,8 +122,9 @@ class Spectrum:
         x : (n, ...) array of n >= 2 items, real numbers, in data units; items are flattened. Memory maps are read in
             blocks. More items than dimensions are wanted.
         precision : "auto" forms the products of a block of float32 (or float16) input in float32 and of any other
-            input in float64; "float64" always uses float64. Sums over blocks are float64 always. With float32
-            products an eigenvalue is uncertain by about 1e-8 trace/sqrt(dim), measured.
+            input in float64; "float64" always uses float64. Sums over blocks are float64 always. Measured on CIFAR-10
+            (3072 dimensions, 7.5 decades), float32 products move an eigenvalue by 3e-5 of itself in the median and by
+            0.6 % at the very smallest, 3e-8 of the largest.
         provenance : recorded in the result.
 
         Degenerate cases: with n <= dim the covariance has rank n - 1 at most; the other eigenvalues are exactly zero,
@@ -152,9 +153,7 @@ class Spectrum:
             return cls._from_gram(rows, array.shape[1:], provenance)
         sums = Scatter(dim, single=single)
         sums.add(rows)
-        return cls._from_scatter(
-            sums.scatter(), sums.mean(), n, item_shape=array.shape[1:], single=single, provenance=provenance
-        )
+        return cls._from_scatter(sums.scatter(), sums.mean(), n, item_shape=array.shape[1:], provenance=provenance)
 
     @classmethod
     def from_covariance(
@@ -217,7 +216,7 @@ class Spectrum:
                 "; a covariance has none below zero."
             )
         return cls(
-            eigenvalues=_without_rounding(lam, 0.0)[::-1],
+            eigenvalues=_without_rounding(lam)[::-1],
             mean_energy=energy[::-1],
             n_samples=n_samples,
             item_shape=item_shape,
@@ -418,9 +417,10 @@ class Spectrum:
         if _suffix(path) == ".json":
             header.update({name: column.tolist() for name, column in columns.items()})
             content = (json.dumps(header, indent=1, allow_nan=False) + "\n").encode()
+            _files.write_atomically(path, lambda stream: stream.write(content))
         else:
-            content = _files.npz_bytes({"header": np.array(json.dumps(header, allow_nan=False)), **columns})
-        _files.write_atomically(path, content)
+            arrays = {"header": np.array(json.dumps(header, allow_nan=False)), **columns}
+            _files.write_atomically(path, lambda stream: np.savez_compressed(stream, **arrays))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Spectrum:
@@ -441,16 +441,8 @@ class Spectrum:
         if _suffix(path) == ".json":
             header = columns = _files.read_json(path, "spectrum")
         else:
-            columns = _files.read_npz(path, "spectrum")
-            try:
-                header = json.loads(str(columns["header"])) if "header" in columns else {}
-            except ValueError as error:
-                raise ValueError(_files.damaged(path, "spectrum", error)) from error
-        if not isinstance(header, dict):
-            raise ValueError(_files.damaged(path, "spectrum", "no table of fields"))
-        _files.check_format(
-            header.get("format"), header.get("format_version"), path=path, kind="spectrum", newest=FORMAT_VERSION
-        )
+            header, columns = _files.read_npz(path, "spectrum")
+        _files.check_format(header, path, "spectrum", newest=FORMAT_VERSION)
         try:
             shape = header["item_shape"]
             return cls(
@@ -473,19 +465,15 @@ class Spectrum:
         n: int,
         *,
         item_shape: tuple[int, ...],
-        single: bool,
         provenance: Mapping[str, JSON] | None,
     ) -> Spectrum:
         """Spectrum of scatter/(n-1); the scatter is used up."""
         dim = len(mean)
         variances = scatter.diagonal() / (n - 1)
-        # Rounding of float32 products is a symmetric noise of relative size < eps/4 in each entry (measured), whose
-        # norm is at most 2 eps/4 sqrt(max variance x total variance).
-        noise = 0.5 * float(np.finfo(np.float32).eps) * math.sqrt(variances.max() * variances.sum()) if single else 0.0
-        scatter /= n - 1
         _refuse_constant(float(variances.max()), n)
+        scatter /= n - 1
         lam, energy = _eigenvalues_and_energy(scatter, mean)
-        lam = _without_rounding(lam, noise)
+        lam = _without_rounding(lam)
         if n <= dim:
             lam[: dim - (n - 1)] = 0.0
             _warn_rank(n, dim)
@@ -513,7 +501,7 @@ class Spectrum:
         _refuse_constant(float(gram.diagonal().max()), n)
         _warn_rank(n, dim)
         lam, projected = _eigenvalues_and_energy(gram, x @ mu)
-        lam = _without_rounding(lam, 0.0)
+        lam = _without_rounding(lam)
         lam[0] = 0.0  # the centring takes one direction away, whatever the rounding says
         positive = lam > 0
         lam, projected = lam[positive], projected[positive]
@@ -589,12 +577,13 @@ def _warn_rank(n: int, dim: int) -> None:
     )
 
 
-def _without_rounding(lam: Float, noise: float) -> Float:
+def _without_rounding(lam: Float) -> Float:
     """Set eigenvalues (ascending) that rounding alone explains to exactly zero.
 
-    A negative one is rounding by nature; its size says how large a positive one may be.
+    A negative one is rounding by nature, and rounding is as often positive: its size measures the noise, in whatever
+    precision the matrix was made.
     """
-    floor = max(lam.size * float(np.finfo(np.float64).eps) * lam[-1], 2.0 * max(-lam[0], 0.0), noise)
+    floor = max(lam.size * float(np.finfo(np.float64).eps) * lam[-1], -2.0 * lam[0])
     return np.where(lam > floor, lam, 0.0)
 
 
