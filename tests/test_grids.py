@@ -288,7 +288,7 @@ def test_golden_is_its_author_s():
 
 
 def test_linear_quadratic_is_comfyui_s_in_flow_levels():
-    # The original starts at flow level 1, which is sigma = inf: ours scales its levels by f_0 = sigma_max/(1+sigma_max).
+    # The original starts at flow level 1, sigma = inf: ours scales its levels by f_0 = sigma_max / (1 + sigma_max).
     for n, theirs in (
         (8, [1.0, 0.99375, 0.9875, 0.98125, 0.975, 0.909375, 0.725, 0.421875, 0.0]),
         (5, [1.0, 0.9875, 0.975, 0.8583333333333332, 0.5333333333333332, 0.0]),
@@ -348,7 +348,7 @@ def test_timestep_grid_on_a_continuous_path():
         (lambda: simple_grid(4, path=EDM()), GridError, r"must be discrete for simple_grid, .* got EDM\("),
         (lambda: beta_timestep_grid(4, path=VE()), GridError, "must be discrete for beta_timestep_grid"),
         (lambda: ddim_uniform_grid(4, path=VE()), GridError, "must be discrete for ddim_uniform_grid"),
-        (lambda: timestep_grid(4, path=SD, spacing="trail"), ValueError, "one of trailing, leading, .* mean 'trailing'"),
+        (lambda: timestep_grid(4, path=SD, spacing="trail"), ValueError, "one of trailing, .* mean 'trailing'"),
         (lambda: timestep_grid(4, path=SD, steps_offset=1), ValueError, "must be 0 unless the spacing is 'leading'"),
         (
             lambda: timestep_grid(4, path=SD, spacing="leading", steps_offset=250),
@@ -568,6 +568,10 @@ def test_catalogue_holds_what_it_should():
     shorter = catalogue_grids(10, 0.1, 5.0, path=SD)
     assert {"uniform_t", "quadratic_t", "sgm_uniform"} <= set(shorter)
     assert not {"trailing", "linspace", "simple", "beta_timestep"} & set(shorter)
+    # Nor do those that would call the model below a sigma_min above the path's own.
+    high_floor = catalogue_grids(10, 0.5, SD.sigma_max, path=SD)
+    assert {"uniform_t", "sgm_uniform", "karras"} <= set(high_floor)
+    assert not {"trailing", "linspace", "simple", "beta_timestep"} & set(high_floor)
     # A path that does not reach sigma_max gives nothing, and says so when asked by name.
     assert set(catalogue_grids(10, 0.002, 80.0, path=SD)) == set(plain)
     with pytest.raises(GridError, match="`path` must reach from"):
