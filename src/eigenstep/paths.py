@@ -132,7 +132,7 @@ class NoisePath(ABC):
     def log_snr(self, t: ArrayLike) -> Float:
         """ln(alpha^2 / s^2) = -2 ln sigma, in nats; +inf where sigma = 0.
 
-        (k-diffusion and DPM-Solver call half of this, ln(alpha / s), "lambda".)
+        (DPM-Solver's lambda, ln(alpha / s), is half of this.)
 
         >>> print(EDM().log_snr([0.002, 0.5, 80.0]).round(6))
         [12.429216  1.386294 -8.764053]
@@ -175,7 +175,7 @@ class VPLinear(NoisePath):
         beta_min, beta_max: rates at t = 0 and 1, 0 < beta_min <= beta_max (0.1 and 20: sigma up to 152).
         t_min: the trained time of least noise, in (0, 1).
 
-    Source: Song et al., arXiv:2011.13456, eq. (33); in sigma: Karras et al., arXiv:2206.00364, Table 1.
+    Source: Song et al., arXiv:2011.13456, eq. (11); in sigma: Karras et al., arXiv:2206.00364, Table 1, column VP.
 
     >>> print(VPLinear().t_to_sigma([0.0, 0.5, 1.0]).round(6))
     [  0.         3.412918 152.16697 ]
@@ -445,7 +445,7 @@ class VE(NoisePath):
     Args:
         sigma_min, sigma_max: 0 < sigma_min < sigma_max (0.01 and 50: CIFAR-10).
 
-    Source: Song et al., arXiv:2011.13456, eq. (31) and appendix C.
+    Source: Song et al., arXiv:2011.13456, eq. (9), with the geometric sigma(t) of its appendix C.
 
     >>> print(VE().t_to_sigma([0.0, 0.5, 1.0]).round(6))
     [1.00000e-02 7.07107e-01 5.00000e+01]
@@ -542,7 +542,7 @@ class RectifiedFlow(NoisePath):
         shift: > 0; 1 is no shift, 3 is Stable Diffusion 3's.
         t_min, t_max: the trained times, 0 < t_min < t_max < 1.
 
-    Source: Liu et al., arXiv:2209.03003, eq. (1); the shift: Esser et al., arXiv:2403.03206, eq. (23).
+    Source: Liu et al., arXiv:2209.03003; the shift: Esser et al., arXiv:2403.03206, eq. (23).
 
     >>> print(RectifiedFlow(shift=3.0).t_to_sigma([0.0, 0.25, 0.5]))
     [0. 1. 3.]

@@ -152,7 +152,7 @@ LAWS: Mapping[str, LawRow] = {
         LawRow("karras_rho9", karras_law, _cut(karras_law, rho=9.0), _KARRAS, "rho = 9", reaches_zero=True),
         LawRow(
             "exponential", exponential_law, _cut(exponential_law),
-            "Lu et al., arXiv:2206.00927, section 3.3", "uniform log-SNR",
+            "Lu et al., arXiv:2206.00927", "uniform log-SNR",
         ),
         LawRow(
             "polyexponential_rho0.5", polyexponential_law, _cut(polyexponential_law, rho=0.5),

@@ -45,7 +45,7 @@ def exponential_law(sigma_min: float, sigma_max: float) -> Law:
     Args:
         sigma_min: > 0 (its logarithm is taken). sigma_max: above it, finite.
 
-    Source: Lu et al., arXiv:2206.00927, section 3.3 (uniform lambda); k-diffusion `get_sigmas_exponential`.
+    Source: Lu et al., arXiv:2206.00927 (steps uniform in lambda); k-diffusion `get_sigmas_exponential`.
 
     >>> print(exponential_law(0.01, 100.0)([0.0, 0.5, 1.0]))
     [1.e+02 1.e+00 1.e-02]
