@@ -221,7 +221,7 @@ LAWS: Mapping[str, LawRow] = {
         LawRow("simple", simple_grid, _on_path(simple_grid), _COMFY, "whole path", needs="path", reaches_zero=True),
         LawRow(
             "ddim_uniform", ddim_uniform_grid, _on_path(ddim_uniform_grid),
-            _COMFY, "starts below sigma_max; only n that divide the timesteps", needs="path", reaches_zero=True,
+            _COMFY, "starts below sigma_max; few n have n steps", needs="path", reaches_zero=True,
         ),
         LawRow(
             "beta_timestep", beta_timestep_grid, _on_path(beta_timestep_grid),
