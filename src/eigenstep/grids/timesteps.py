@@ -140,8 +140,8 @@ def ddim_uniform_grid(n: int, *, path: NoisePath, final: float = 0.0) -> Float:
     """ComfyUI's `ddim_uniform`: entries 1, 1 + stride, ... of the table, stride = floor(T/n), reversed, then `final`.
 
     It starts below the path's sigma_max, and for most n (46 of n = 1 ... 60 at T = 1000) the recipe has more than n
-    steps; since n steps mean n + 1 sigmas here, those n are refused. (Its special case for tables whose second entry is 0 cannot arise: a
-    path's sigmas are positive.)
+    steps; since n steps mean n + 1 sigmas here, those n are refused. (Its special case for tables whose second entry is
+    0 cannot arise: a path's sigmas are positive.)
 
     Args:
         n: number of steps, 1 <= n <= T.
