@@ -1,9 +1,10 @@
 """The catalogue: parity with every published definition by value, exact ends, and what each refuses.
 
-Reference numbers come from running the original functions in float64 (their own arithmetic is float32): k-diffusion is
-crowsonkb/k-diffusion at 4601bf0, ComfyUI is Comfy-Org/ComfyUI at a125cd8, A1111 is AUTOMATIC1111/stable-diffusion-webui
-modules/sd_schedulers.py at 02b0092, diffusers is huggingface/diffusers at 58eb52c, golden is
-Extraltodeus/sigmas_tools_and_the_golden_scheduler at c243e85, diff-sampler is zju-pi/diff-sampler at 3e34628.
+Reference numbers are float64 (the originals' own arithmetic is float32). k-diffusion (crowsonkb/k-diffusion at 4601bf0)
+and ComfyUI's schedulers (Comfy-Org/ComfyUI at a125cd8) were run from their own source with numpy in torch's place; the
+one-line formulas of A1111 (AUTOMATIC1111/stable-diffusion-webui modules/sd_schedulers.py at 02b0092), diffusers
+(huggingface/diffusers at 58eb52c), golden (Extraltodeus/sigmas_tools_and_the_golden_scheduler at c243e85) and
+diff-sampler (zju-pi/diff-sampler at 3e34628) were transcribed from there and evaluated apart from this library.
 """
 
 import math
