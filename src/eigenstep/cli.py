@@ -1,0 +1,671 @@
+"""The `eigenstep` command: measure a spectrum, plan a grid for it, compare grids. Parsing, progress and layout only.
+
+Results go to standard output, progress and messages to standard error. Exit code 2 and one line on standard error for
+bad input, 130 after Ctrl-C; an error in eigenstep itself keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import math
+import re
+import shlex
+import tempfile
+import textwrap
+import traceback
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+try:
+    import click
+except ImportError as error:
+    raise ImportError(
+        'The command line needs click and rich; install them with `pip install "eigenstep[cli]"`.'
+    ) from error
+
+from eigenstep._checks import choice
+from eigenstep._version import __version__
+from eigenstep.gaussian import OBJECTIVES, STARTS, divergence
+from eigenstep.paths import PATHS, NoisePath
+from eigenstep.solvers import SOLVERS
+from eigenstep.spectrum import JSON, Spectrum, zoo_names
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from eigenstep.optimal import GridResult
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+EDM_RANGE = (0.002, 80.0)
+"""The noise levels planned for where no path is named: EDM's, for data within [-1, 1]."""
+
+ERROR_NAMES = {
+    "w2": "squared Wasserstein distance",
+    "kl": "KL(data ‖ samples), nats",
+    "reverse_kl": "KL(samples ‖ data), nats",
+    "local": "local error",
+}
+
+
+ARGUMENTS = "eigenstep.arguments"
+"""Where a click context keeps what was typed after `eigenstep`."""
+
+WELL_KNOWN = ("karras", "exponential", "kl_optimal", "ays_sd15")
+"""The baselines that a figure names beside the best one, because readers look for them."""
+
+
+class Edge(click.Group):
+    """The one place where a refusal becomes a line on standard error and an exit code."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep the arguments as they were typed, for the provenance of what a command saves."""
+        ctx.meta[ARGUMENTS] = list(args)
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command: 2 for bad input, 130 for Ctrl-C, a traceback for what is our own fault."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("default")
+                warnings.showwarning = lambda message, *_: _say(f"warning: {message}")
+                return super().invoke(ctx)
+        except KeyboardInterrupt:
+            _stop("interrupted.", code=130)
+        except click.UsageError as error:
+            command = error.ctx.command_path if error.ctx else ctx.command_path
+            _stop(f"{error.format_message()} `{command} --help` lists what it takes.")
+        except BrokenPipeError:
+            raise  # the reader of our output has gone, as in `| head`; click ends quietly
+        except (ImportError, MemoryError, OSError, TypeError, ValueError) as error:
+            if not _is_refusal(error):
+                raise
+            _stop(error.strerror or str(error) if isinstance(error, OSError) else str(error), about=error)
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether the user can mend `error`: raised on purpose by this package, or by the machine's files and memory."""
+    if isinstance(error, (OSError, MemoryError)):
+        return True
+    if isinstance(error, ImportError):
+        return "pip install" in str(error)
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    raised_in = frame.f_globals.get("__name__", "")
+    return raised_in == "eigenstep._checks" or (isinstance(error, ValueError) and raised_in.startswith("eigenstep."))
+
+
+def _say(message: str) -> None:
+    click.echo(f"eigenstep: {' '.join(message.split())}", err=True)
+
+
+def _stop(message: str, *, code: int = 2, about: Exception | None = None) -> NoReturn:
+    filename = getattr(about, "filename", None)
+    _say(f"{message}: {filename}" if filename else message)
+    raise click.exceptions.Exit(code)
+
+
+@click.group(cls=Edge, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="eigenstep")
+def cli() -> None:
+    """Optimal few-step sampling grids for diffusion models, from the eigenvalues of the data's covariance.
+
+    \b
+    eigenstep spectrum my-images/ -o mine.json    measure the data once
+    eigenstep plan mine.json --steps 6            the noise levels to sample at
+    eigenstep compare mine.json --steps 3-20      what they gain over hand-made grids
+    """
+
+
+SOURCE_OPTIONS = (
+    click.option("--key", metavar="NAME", help="Array to read from an npz file. Default: the largest numeric one."),
+    click.option(
+        "--range",
+        "value_range",
+        metavar="RANGE",
+        help="Bring the values to -1,1 0,1 or 0,255, or leave them raw. Default: -1,1 for images, raw for arrays.",
+    ),
+    click.option("--scale", type=float, metavar="S", help="Multiply every value by S."),
+    click.option("--size", type=int, metavar="PIXELS", help="Resize images to squares of this side."),
+    click.option("--gray/--rgb", default=None, help="Read images in gray or in colour. Default: as the first one is."),
+    click.option("--batch-size", type=int, metavar="N", help="Items read at a time."),
+)
+"""How a data source is read."""
+
+PLAN_OPTIONS = (
+    click.option("--solver", default="ddim", show_default=True, metavar="NAME", help=f"{', '.join(SOLVERS)}."),
+    click.option("--objective", default="w2", show_default=True, metavar="NAME", help=f"{', '.join(OBJECTIVES)}."),
+    click.option(
+        "--noise-floor",
+        type=float,
+        default=0.0,
+        show_default=True,
+        metavar="TAU",
+        help="Ignore details below this standard deviation, in units of the data.",
+    ),
+    click.option("--path", "path_name", metavar="NAME", help=f"Noise path of the model: {', '.join(PATHS)}."),
+    click.option(
+        "--sigma-min",
+        type=float,
+        metavar="S",
+        help=f"Lowest level the model may be called at; 0 for no limit. Default: the path's, else {EDM_RANGE[0]:g}.",
+    ),
+    click.option(
+        "--sigma-max",
+        type=float,
+        metavar="S",
+        help=f"Level to start at. Default: the path's, else {EDM_RANGE[1]:g} (EDM's, for data in [-1, 1]).",
+    ),
+    click.option(
+        "--final",
+        "final_name",
+        default="zero",
+        show_default=True,
+        metavar="zero|sigma-min",
+        help="Where the grid ends: at 0, or at --sigma-min.",
+    ),
+    click.option(
+        "--start",
+        default="marginal",
+        show_default=True,
+        metavar="|".join(STARTS),
+        help="Start from the data's exact noisy distribution, or from the pure noise that samplers draw.",
+    ),
+)
+"""What a grid is planned for."""
+
+QUIET = click.option("-q", "--quiet", is_flag=True, help="No progress bar and no remarks; warnings stay.")
+
+
+def with_options(options: tuple[Callable[[Command], Command], ...]) -> Callable[[Command], Command]:
+    """A decorator that adds `options` to a command, in their order."""
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What a grid is planned for: the options that `plan` and `compare` share, checked."""
+
+    solver: str
+    objective: str
+    noise_floor: float
+    path_name: str | None
+    sigma_min: float
+    sigma_max: float
+    final: float | None
+    start: str
+
+    @classmethod
+    def from_options(
+        cls,
+        *,
+        solver: str,
+        objective: str,
+        noise_floor: float,
+        path_name: str | None,
+        sigma_min: float | None,
+        sigma_max: float | None,
+        final_name: str,
+        start: str,
+    ) -> Aim:
+        """Check the names and fill in the range, before anything long begins."""
+        choice(final_name, ("zero", "sigma-min"), "final")
+        path = None if path_name is None else PATHS[choice(path_name, PATHS, "path")]()
+        low, high = EDM_RANGE if path is None else (path.sigma_min, path.sigma_max)
+        return cls(
+            solver=choice(solver, SOLVERS, "solver"),
+            objective=choice(objective, OBJECTIVES, "objective"),
+            noise_floor=noise_floor,
+            path_name=path_name,
+            sigma_min=low if sigma_min is None else sigma_min,
+            sigma_max=high if sigma_max is None else sigma_max,
+            final=0.0 if final_name == "zero" else None,
+            start=choice(start, STARTS, "start"),
+        )
+
+    @property
+    def path(self) -> NoisePath | None:
+        """The path itself, where one was named."""
+        return None if self.path_name is None else PATHS[self.path_name]()
+
+    @property
+    def measure(self) -> dict[str, Any]:
+        """The arguments that say how a grid is judged."""
+        return {
+            "solver": self.solver,
+            "objective": self.objective,
+            "noise_floor": self.noise_floor,
+            "start": self.start,
+        }
+
+    def optimum(self, spectrum: Spectrum, n: int) -> GridResult:
+        """The optimal grid of `n` steps."""
+        from eigenstep.optimal import optimal_grid
+
+        return optimal_grid(spectrum, n, self.sigma_min, self.sigma_max, final=self.final, **self.measure)
+
+    def baselines(self, spectrum: Spectrum, n: int) -> dict[str, float]:
+        """The same error for every catalogue grid of `n` steps that fits the range, ascending."""
+        from eigenstep.grids import catalogue_grids
+
+        grids = catalogue_grids(
+            n, self.sigma_min, self.sigma_max, final=self.final, spectrum=spectrum, path=self.path
+        )
+        values = {name: divergence(spectrum, sigmas, **self.measure) for name, sigmas in grids.items()}
+        return dict(sorted(values.items(), key=lambda item: item[1]))
+
+
+def _spectrum(data: str, quiet: bool, **reading: Any) -> tuple[Spectrum, str]:
+    """The spectrum that `data` names, and its name: a saved file, one of the zoo, or a source to measure now."""
+    if _holds_spectrum(Path(data)):
+        kept = Spectrum.load(data)
+        return kept, str(kept.provenance.get("name", Path(data).stem))
+    if data in zoo_names():
+        if Path(data).exists():
+            _say(f"warning: {data!r} is taken for the spectrum of that name in the zoo; write ./{data} for the file.")
+        return Spectrum.from_zoo(data), data
+    if not (Path(data).expanduser().exists() or glob.has_magic(data)):
+        raise ValueError(f"There is no file, folder or zoo spectrum {data!r}; the zoo has {', '.join(zoo_names())}.")
+    measured = _measured(data, quiet, **reading)
+    return measured, str(measured.provenance["name"])
+
+
+def _holds_spectrum(path: Path) -> bool:
+    """Whether `path` is a saved spectrum: any .json, or an .npz with a spectrum's own arrays."""
+    if path.suffix.lower() != ".npz" or not path.is_file():
+        return path.suffix.lower() == ".json"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {"header.npy", "eigenvalues.npy"} <= set(archive.namelist())
+    except zipfile.BadZipFile:
+        return False
+
+
+def _measured(
+    source: str | list[str], quiet: bool, *, provenance: Mapping[str, JSON] | None = None, **reading: Any
+) -> Spectrum:
+    """The spectrum of the data at `source`, measured with a progress bar."""
+    from eigenstep.data import measure, open_source
+
+    opened = open_source(source, **{key: value for key, value in reading.items() if value is not None})
+    with _progress("measuring", quiet) as report:
+        return measure(opened, progress=report, provenance=provenance)
+
+
+def _save(measured: Spectrum, output: Path) -> None:
+    """Save, or where that fails save elsewhere and say where: measuring may have taken hours."""
+    try:
+        measured.save(output)
+    except OSError as error:
+        refuge = Path(tempfile.mkdtemp(prefix="eigenstep-")) / output.name
+        measured.save(refuge)
+        raise OSError(error.errno, f"{error.strerror} The measured spectrum is safe in {refuge}") from error
+
+
+def _check_output(path: str, suffixes: tuple[str, ...]) -> None:
+    """Refuse a file that could not be written before the work that would fill it."""
+    target = Path(path)
+    if target.suffix.lower() not in suffixes:
+        raise ValueError(f"The output file must end in {' or '.join(suffixes)}, got {path!r}.")
+    if not target.parent.is_dir():
+        raise ValueError(f"The output file {path!r} must be in a folder that exists: make {str(target.parent)!r}.")
+
+
+def _step_counts(text: str) -> list[int]:
+    """The step counts that `text` names: `3-20` with both ends, or `4,6,10`."""
+    span = re.fullmatch(r"\s*(\d+)\s*-\s*(\d+)\s*", text)
+    try:
+        counts = list(range(int(span[1]), int(span[2]) + 1)) if span else sorted({int(n) for n in text.split(",")})
+    except ValueError:
+        counts = []
+    if not counts or counts[0] < 1:
+        raise ValueError(f"`steps` must be a range such as 3-20 or a list such as 4,6,10 of at least 1, got {text!r}.")
+    return counts
+
+
+@contextmanager
+def _progress(task: str, quiet: bool) -> Iterator[Callable[[int, int | None], None]]:
+    """A progress bar on standard error, where that is a terminal; yields what tells it (done, total)."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn(task), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
+        running = bar.add_task(task, total=None)
+        yield lambda done, total: bar.update(running, completed=done, total=total)
+
+
+# ---------------------------------------------------------------------- what is written
+
+
+def _plan_record(aim: Aim, spectrum: Spectrum, name: str, result: GridResult) -> dict[str, Any]:
+    """Everything a plan says, as plain JSON values: the format that `--format json` promises."""
+    n = len(result.sigmas) - 1
+    times = None if aim.path is None else aim.path.sigma_to_t(result.sigmas[:-1]).tolist()
+    return {
+        **_common_record(aim, spectrum, name),
+        "steps": n,
+        "nfe": SOLVERS[aim.solver].nfe(n, final=aim.final),
+        "sigmas": result.sigmas.tolist(),
+        "timesteps": times,
+        "value": result.value,
+        "converged": result.converged,
+        "message": result.message,
+        "baselines": {key: _finite(value) for key, value in aim.baselines(spectrum, n).items()},
+    }
+
+
+def _comparison_record(
+    aim: Aim, spectrum: Spectrum, name: str, rows: list[tuple[int, GridResult, dict[str, float]]]
+) -> dict[str, Any]:
+    """Everything a comparison says, as plain JSON values; null where a baseline has no grid of that many steps."""
+    names = dict.fromkeys(key for *_, values in rows for key in values)
+    return {
+        **_common_record(aim, spectrum, name),
+        "steps": [n for n, *_ in rows],
+        "sigmas": [result.sigmas.tolist() for _, result, _ in rows],
+        "values": [result.value for _, result, _ in rows],
+        "converged": [result.converged for _, result, _ in rows],
+        "baselines": {key: [_finite(values.get(key, math.nan)) for *_, values in rows] for key in names},
+    }
+
+
+def _common_record(aim: Aim, spectrum: Spectrum, name: str) -> dict[str, Any]:
+    return {
+        "version": __version__,
+        "spectrum": {
+            "name": name,
+            "dim": spectrum.dim,
+            "rank": spectrum.rank,
+            "trace": spectrum.trace,
+            "n_samples": spectrum.n_samples,
+            "item_shape": None if spectrum.item_shape is None else list(spectrum.item_shape),
+            "binning_error": spectrum.binning_error,
+            "provenance": dict(spectrum.provenance),
+        },
+        "solver": aim.solver,
+        "objective": aim.objective,
+        "noise_floor": aim.noise_floor,
+        "start": aim.start,
+        "path": aim.path_name,
+        "sigma_min": aim.sigma_min,
+        "sigma_max": aim.sigma_max,
+        "final": aim.final,
+    }
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no infinity: null stands for a grid whose error is not finite."""
+    return value if math.isfinite(value) else None
+
+
+def _json(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False)
+
+
+def _plan_table(record: Mapping[str, Any]) -> str:
+    """The plan for reading: where the steps go, and what that gains over the best hand-made grid."""
+    from rich.table import Table
+
+    sigmas, times = record["sigmas"], record["timesteps"]
+    path = None if record["path"] is None else PATHS[record["path"]]()
+    table = Table(box=None, pad_edge=False, padding=(0, 2))
+    table.add_column("step", justify="right")
+    table.add_column("σ", justify="right")
+    if path is not None:
+        table.add_column("t", justify="right")
+        table.add_column("log-SNR", justify="right")
+    table.add_column("from noise to data")
+    for k, (sigma, dots) in enumerate(zip(sigmas, _positions(sigmas), strict=True)):
+        row = [str(k + 1) if k < record["steps"] else "end", f"{sigma:.6g}"]
+        if path is not None:
+            row += [f"{times[k]:.6g}", f"{path.log_snr(times[k]):.3f}"] if k < len(times) else ["", ""]
+        table.add_row(*row, dots)
+    calls = "" if record["nfe"] == record["steps"] else f" = {record['nfe']} network calls"
+    plural = "s" * (record["steps"] != 1)
+    head = f"{_title(record)}: the optimal {record['steps']} {record['solver']} step{plural}{calls}"
+    return f"{head}\n\n{_rendered(table)}\n\n{_verdict(record)}"
+
+
+def _verdict(record: Mapping[str, Any]) -> str:
+    """The error of the plan beside that of the best hand-made grid."""
+    lines = [f"{ERROR_NAMES[record['objective']]}: {record['value']:.6g}"]
+    finite = {name: value for name, value in record["baselines"].items() if value is not None}
+    if finite:
+        best = min(finite, key=lambda name: finite[name])
+        times = _times(finite[best], record["value"])
+        lines.append(f"best of {len(finite)} hand-made grids: {finite[best]:.6g} ({best}), {times}")
+    return "\n".join(lines)
+
+
+def _times(value: float, ours: float) -> str:
+    return f"{value / ours:.3g} times as much" if ours > 0 else "against 0"
+
+
+def _comparison_table(record: Mapping[str, Any]) -> str:
+    """One row for each number of steps: ours, the best hand-made grid, their ratio."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2))
+    for column in ("steps", "optimal", "best by hand", "ratio"):
+        table.add_column(column, justify="right")
+    table.add_column("which")
+    for k, (n, value) in enumerate(zip(record["steps"], record["values"], strict=True)):
+        finite = {name: values[k] for name, values in record["baselines"].items() if values[k] is not None}
+        best = min(finite, key=lambda name: finite[name], default=None)
+        hand = ["", "", ""] if best is None else [f"{finite[best]:.5g}", f"{finite[best] / value:.3g}", best]
+        table.add_row(str(n), f"{value:.5g}", *hand)
+    return f"{_title(record)}: {ERROR_NAMES[record['objective']]}, {record['solver']}\n\n{_rendered(table)}"
+
+
+def _title(record: Mapping[str, Any]) -> str:
+    return f"{record['spectrum']['name']} ({record['spectrum']['dim']:.6g} dimensions)"
+
+
+def _positions(sigmas: list[float], width: int = 32) -> list[str]:
+    """A line for each level, with a dot where it lies between the first and the last on a logarithmic scale."""
+    levels = [math.log(sigma) for sigma in sigmas if sigma > 0]
+    reach = max(levels[0] - levels[-1], 1e-9)
+    # A final 0 has no logarithm: the levels above it use nine tenths of the line.
+    room = width - 1 if sigmas[-1] > 0 else round(0.9 * (width - 1))
+    places = [round(room * (levels[0] - level) / reach) for level in levels]
+    marks = ["●"] * len(levels)
+    if sigmas[-1] == 0:
+        places.append(width - 1)
+        marks.append("○")
+    return ["·" * place + mark + "·" * (width - 1 - place) for place, mark in zip(places, marks, strict=True)]
+
+
+def _rendered(table: Table) -> str:
+    """The table as text, in colour where standard output shows colour."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    with console.capture() as captured:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+def _comfyui(record: Mapping[str, Any]) -> str:
+    from eigenstep.adapters import text
+
+    return text.comfyui(record["sigmas"], flow=record["path"] in text.FLOW_SHIFTS)
+
+
+def _diffusers(record: Mapping[str, Any]) -> str:
+    from eigenstep.adapters import text
+
+    return text.diffusers(record["sigmas"], path=record["path"] or "edm")
+
+
+def _k_diffusion(record: Mapping[str, Any]) -> str:
+    from eigenstep.adapters import text
+
+    return text.k_diffusion(record["sigmas"])
+
+
+WRITERS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "table": _plan_table,
+    "json": _json,
+    "diffusers": _diffusers,
+    "comfyui": _comfyui,
+    "k-diffusion": _k_diffusion,
+}
+"""How `plan` writes its result, by the name that --format takes."""
+
+
+def _plot_comparison(record: Mapping[str, Any], path: str) -> None:
+    from eigenstep import plots
+
+    errors = {name: [math.nan if v is None else v for v in values] for name, values in record["baselines"].items()}
+    last = {name: values[-1] for name, values in record["baselines"].items() if values[-1] is not None}
+    best = sorted(last, key=lambda name: float(last[name]))[:1]
+    known = [*best, *(name for name in WELL_KNOWN if name in errors and name not in best)]
+    axes = plots.error_against_steps(
+        record["steps"],
+        {"eigenstep": record["values"], **errors},
+        ours="eigenstep",
+        ylabel=ERROR_NAMES[record["objective"]],
+        named=known,
+        title=f"{record['spectrum']['name']}, sampled by {record['solver']}",
+    )
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.savefig(path, dpi=200)
+
+
+# ---------------------------------------------------------------------- the commands
+
+
+@cli.command("spectrum")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option("-o", "--output", required=True, metavar="FILE", help="Where to save it: a .json or .npz file.")
+@click.option("--name", help="A name to keep with it. Default: the source's.")
+@click.option("--bins", type=int, metavar="K", help="Keep at most K weighted eigenvalues; the error is measured.")
+@with_options(SOURCE_OPTIONS)
+@QUIET
+def spectrum_command(sources: tuple[str, ...], output: str, bins: int | None, quiet: bool, **reading: Any) -> None:
+    """Measure the spectrum of the data in SOURCE and save it.
+
+    SOURCE is an .npy or .npz file, a folder of images, WebDataset tars or a folder of them, or `digits`,
+    scikit-learn's images of handwritten digits.
+    """
+    _check_output(output, (".json", ".npz"))
+    source = sources[0] if len(sources) == 1 else list(sources)
+    command = shlex.join(["eigenstep", *click.get_current_context().meta[ARGUMENTS]])
+    measured = _measured(source, quiet, provenance={"command": command}, **reading)
+    if bins is not None:
+        measured = measured.binned(bins)
+    _save(measured, Path(output))
+    if not quiet:
+        _say(f"saved {measured!r} to {output}.")
+
+
+@cli.command()
+@click.argument("data", metavar="SPECTRUM_OR_SOURCE")
+@click.option("-n", "--steps", type=int, required=True, metavar="N", help="Number of steps.")
+@click.option(
+    "--format",
+    "form",
+    default="table",
+    show_default=True,
+    metavar="NAME",
+    help="table, json, diffusers, comfyui or k-diffusion.",
+)
+@with_options(PLAN_OPTIONS)
+@with_options(SOURCE_OPTIONS)
+@QUIET
+def plan(data: str, steps: int, form: str, quiet: bool, **options: Any) -> None:
+    """Plan the optimal grid of N steps for the data.
+
+    SPECTRUM_OR_SOURCE is a file that `eigenstep spectrum` saved, a name from `eigenstep zoo`, or any source that
+    `eigenstep spectrum` reads.
+    """
+    write = WRITERS[choice(form, WRITERS, "format")]
+    reading = {key: options.pop(key) for key in ("key", "value_range", "scale", "size", "gray", "batch_size")}
+    aim = Aim.from_options(**options)
+    if form == "diffusers" and SOLVERS[aim.solver].name != "ddim":
+        raise ValueError(
+            f"`format` diffusers needs `solver` ddim, the steps of every diffusers scheduler that takes noise levels, "
+            f"got {aim.solver!r}; take the levels from --format json for your own sampler."
+        )
+    spectrum, name = _spectrum(data, quiet, **reading)
+    result = aim.optimum(spectrum, steps)
+    if not result.converged:
+        _say(f"warning: the search stopped early ({result.message}); this is the best grid it found.")
+    click.echo(write(_plan_record(aim, spectrum, name, result)))
+
+
+@cli.command()
+@click.argument("data", metavar="SPECTRUM_OR_SOURCE")
+@click.option("-n", "--steps", "counts", default="3-20", show_default=True, metavar="A-B", help="As 3-20 or 4,6,10.")
+@click.option("--plot", metavar="FILE", help="Save the figure too: a .png, .svg or .pdf file.")
+@click.option("--format", "form", default="table", show_default=True, metavar="NAME", help="table or json.")
+@with_options(PLAN_OPTIONS)
+@with_options(SOURCE_OPTIONS)
+@QUIET
+def compare(data: str, counts: str, plot: str | None, form: str, quiet: bool, **options: Any) -> None:
+    """Compare optimal grids with hand-made ones.
+
+    For each number of steps, the error of the optimal grid beside that of every grid of the catalogue.
+    """
+    choice(form, ("table", "json"), "format")
+    steps = _step_counts(counts)
+    if plot is not None:
+        _check_output(plot, (".png", ".svg", ".pdf"))
+    reading = {key: options.pop(key) for key in ("key", "value_range", "scale", "size", "gray", "batch_size")}
+    aim = Aim.from_options(**options)
+    spectrum, name = _spectrum(data, quiet, **reading)
+    rows: list[tuple[int, GridResult, dict[str, float]]] = []
+    try:
+        with _progress("planning", quiet) as report:
+            for n in steps:
+                rows.append((n, aim.optimum(spectrum, n), aim.baselines(spectrum, n)))
+                report(len(rows), len(steps))
+    finally:
+        # After Ctrl-C or a failure, what is done is still shown.
+        if rows:
+            record = _comparison_record(aim, spectrum, name, rows)
+            click.echo(_json(record) if form == "json" else _comparison_table(record))
+    if plot is not None:
+        _plot_comparison(record, plot)
+
+
+@cli.command()
+def zoo() -> None:
+    """List the measured spectra that come along.
+
+    Their names can be given to `plan` and `compare`.
+    """
+    from rich.table import Table
+
+    spectra = {name: Spectrum.from_zoo(name) for name in zoo_names()}
+    table = Table(box=None, pad_edge=False, padding=(0, 2))
+    for column in ("name", "dimensions", "rank", "std", "samples"):
+        table.add_column(column, justify="left" if column == "name" else "right")
+    table.add_column("values")
+    for name, kept in spectra.items():
+        samples = "" if kept.n_samples is None else str(kept.n_samples)
+        values = str(kept.provenance.get("value_range", ""))
+        table.add_row(name, f"{kept.dim:.6g}", f"{kept.rank:.6g}", f"{kept.std:.3g}", samples, values)
+    click.echo(_rendered(table))
+    for name, kept in spectra.items():
+        story = f"{name}: {kept.provenance.get('caveats', '')} ({kept.provenance.get('origin', 'origin unknown')})"
+        click.echo(f"\n{textwrap.fill(story, width=100, subsequent_indent='  ')}")
+
+
+def main() -> None:
+    """Run the command line: the entry point of the `eigenstep` script."""
+    cli(prog_name="eigenstep")

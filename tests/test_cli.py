@@ -1,0 +1,450 @@
+"""The command line: the numbers are the library's, output is parsable, every refusal is one line and exit code 2."""
+
+from __future__ import annotations
+
+import ast
+import errno
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from eigenstep import cli
+from eigenstep._version import __version__
+from eigenstep.gaussian import divergence
+from eigenstep.grids import catalogue_grids
+from eigenstep.optimal import optimal_grid
+from eigenstep.paths import PATHS
+from eigenstep.spectrum import Spectrum, zoo_names
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(cli.cli, [str(argument) for argument in arguments], prog_name="eigenstep")
+
+
+def done(*arguments: object) -> str:
+    result = run(*arguments)
+    assert result.exit_code == 0, result.stderr
+    return result.stdout
+
+
+def plan(*arguments: object) -> dict:
+    return json.loads(done("plan", *arguments, "--format", "json"))
+
+
+@pytest.fixture
+def samples() -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((200, 4)) * [2.0, 1.0, 0.5, 0.1]
+
+
+@pytest.fixture
+def saved(tmp_path, samples) -> Path:
+    path = tmp_path / "mine.json"
+    Spectrum.from_samples(samples).save(path)
+    return path
+
+
+class TestPlan:
+    def test_json_is_what_the_library_computes(self, saved):
+        record = plan(saved, "--steps", 5, "--solver", "heun", "--objective", "kl", "--sigma-max", 40)
+        spectrum = Spectrum.load(saved)
+        result = optimal_grid(spectrum, 5, 0.002, 40.0, solver="heun", objective="kl")
+        assert record["sigmas"] == result.sigmas.tolist()
+        assert len(record["sigmas"]) == 6
+        assert np.all(np.diff(record["sigmas"]) < 0)
+        assert record["value"] == result.value
+        assert record["converged"] is True
+        assert record["nfe"] == 9
+        assert record["timesteps"] is None
+        assert record["version"] == __version__
+        assert (record["solver"], record["objective"], record["steps"]) == ("heun", "kl", 5)
+        assert (record["sigma_min"], record["sigma_max"], record["final"]) == (0.002, 40.0, 0.0)
+
+    def test_json_baselines_are_the_catalogue_in_ascending_order(self, saved):
+        record = plan(saved, "--steps", 5)
+        spectrum = Spectrum.load(saved)
+        grids = catalogue_grids(5, 0.002, 80.0, spectrum=spectrum)
+        assert record["baselines"] == {name: divergence(spectrum, grid) for name, grid in grids.items()}
+        values = list(record["baselines"].values())
+        assert values == sorted(values)
+        assert record["value"] <= values[0]
+
+    def test_json_tells_the_spectrums_story(self, tmp_path, samples):
+        path = tmp_path / "named.json"
+        Spectrum.from_samples(samples, provenance={"name": "four numbers", "caveat": "made up"}).save(path)
+        told = plan(path, "--steps", 2)["spectrum"]
+        assert (told["name"], told["dim"], told["n_samples"]) == ("four numbers", 4, 200)
+        assert told["provenance"]["caveat"] == "made up"
+        assert told["trace"] == pytest.approx(np.trace(np.cov(samples.T)), rel=1e-12)
+
+    def test_path_sets_the_range_and_the_times(self):
+        record = plan("digits", "--steps", 4, "--path", "sd15")
+        path = PATHS["sd15"]()
+        assert (record["sigma_min"], record["sigma_max"]) == (path.sigma_min, path.sigma_max)
+        assert len(record["timesteps"]) == 4
+        # One logarithm and one exponential apart.
+        np.testing.assert_allclose(path.t_to_sigma(record["timesteps"]), record["sigmas"][:-1], rtol=1e-12)
+
+    def test_final_at_sigma_min(self):
+        record = plan("digits", "--steps", 4, "--final", "sigma-min", "--sigma-min", 0.05)
+        assert record["final"] is None
+        assert record["sigmas"][-1] == pytest.approx(0.05, rel=1e-12)
+
+    def test_one_step(self):
+        record = plan("digits", "--steps", 1)
+        assert record["sigmas"] == [80.0, 0.0]
+
+    def test_table_shows_every_level_and_the_verdict(self):
+        text = done("plan", "digits", "--steps", 3)
+        record = plan("digits", "--steps", 3)
+        for sigma in record["sigmas"]:
+            assert re.search(rf"\s{re.escape(f'{sigma:.6g}')}\s", text)
+        best = next(iter(record["baselines"]))
+        assert f"squared Wasserstein distance: {record['value']:.6g}\n" in text
+        ratio = record["baselines"][best] / record["value"]
+        assert f"({best}), {ratio:.3g} times as much" in text
+        assert "t  " not in text.splitlines()[2]
+
+    def test_table_with_a_path_shows_times(self):
+        text = done("plan", "digits", "--steps", 3, "--path", "ddpm", "--solver", "heun")
+        assert "3 heun steps = 5 network calls" in text
+        first = text.splitlines()[3].split()
+        path = PATHS["ddpm"]()
+        assert first[:4] == ["1", f"{path.sigma_max:.6g}", "999", f"{path.log_snr(999):.3f}"]
+
+    def test_comfyui_and_k_diffusion(self):
+        record = plan("digits", "--steps", 3)
+        listed = [float(v) for v in done("plan", "digits", "--steps", 3, "--format", "comfyui").split(",")]
+        line = done("plan", "digits", "--steps", 3, "--format", "k-diffusion")
+        tensor = ast.literal_eval(re.fullmatch(r"sigmas = torch\.tensor\((.*)\)\n", line)[1])
+        # Nine significant digits.
+        np.testing.assert_allclose(listed, record["sigmas"], rtol=1e-8)
+        np.testing.assert_allclose(tensor, record["sigmas"], rtol=1e-8)
+
+    def test_comfyui_takes_flow_levels_of_flow_models(self):
+        arguments = ("digits", "--steps", 3, "--path", "flow")
+        sigmas = np.array(plan(*arguments)["sigmas"])
+        listed = [float(v) for v in done("plan", *arguments, "--format", "comfyui").split(",")]
+        # Nine significant digits.
+        np.testing.assert_allclose(listed, sigmas / (1 + sigmas), rtol=1e-8)
+
+    @pytest.mark.parametrize(
+        ("path", "scheduler"),
+        [
+            (None, "EDMEulerScheduler"),
+            ("sd15", "EulerDiscreteScheduler"),
+            ("flow-shift3", "FlowMatchEulerDiscreteScheduler"),
+        ],
+    )
+    def test_diffusers_snippet_is_python_for_the_paths_scheduler(self, path, scheduler):
+        chosen = () if path is None else ("--path", path)
+        snippet = done("plan", "digits", "--steps", 3, "--format", "diffusers", *chosen)
+        ast.parse(snippet)
+        assert f"scheduler = {scheduler}(" in snippet
+
+    def test_a_search_that_stops_early_is_said(self, monkeypatch):
+        import dataclasses
+
+        import eigenstep.optimal
+
+        def early(*arguments, **options):
+            return dataclasses.replace(optimal_grid(*arguments, **options), converged=False, message="out of patience")
+
+        monkeypatch.setattr(eigenstep.optimal, "optimal_grid", early)
+        result = run("plan", "digits", "--steps", 2, "--format", "json", "--quiet")
+        assert json.loads(result.stdout)["converged"] is False
+        assert "the search stopped early (out of patience)" in result.stderr
+
+
+class TestWhatIsPlannedFor:
+    def test_every_kind_of_argument(self, tmp_path, samples, monkeypatch):
+        expected = optimal_grid(Spectrum.from_samples(samples), 3, 0.002, 80.0).sigmas
+        Spectrum.from_samples(samples).save(tmp_path / "spectrum.npz")
+        np.save(tmp_path / "array.npy", samples)
+        np.savez(tmp_path / "arrays.npz", labels=np.arange(3.0), data=samples)
+        for name in ("spectrum.npz", "array.npy", "arrays.npz"):
+            # Saved, measured by Moments or measured at once: equal to the rounding of the accumulations.
+            np.testing.assert_allclose(plan(tmp_path / name, "--steps", 3)["sigmas"], expected, rtol=1e-6)
+
+    def test_a_zoo_name(self):
+        record = plan("digits", "--steps", 3)
+        expected = optimal_grid(Spectrum.from_zoo("digits"), 3, 0.002, 80.0).sigmas
+        assert record["sigmas"] == expected.tolist()
+        assert record["spectrum"]["name"] == "digits"
+
+    def test_a_zoo_name_comes_before_a_file_and_says_so(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        Path("digits").mkdir()
+        result = run("plan", "digits", "--steps", 3, "--format", "json")
+        assert json.loads(result.stdout)["spectrum"]["dim"] == 64
+        assert "'digits' is taken for the spectrum of that name in the zoo; write ./digits" in result.stderr
+        folder = run("plan", "./digits", "--steps", 3)
+        assert folder.exit_code == 2  # the empty folder, not the spectrum of the zoo
+
+    def test_a_pattern_of_files(self, tmp_path, samples):
+        np.save(tmp_path / "only.npy", samples)
+        result = run("plan", tmp_path / "*.nothing", "--steps", 3)
+        assert result.exit_code == 2
+        assert "no file matches" in result.stderr
+
+
+class TestSpectrum:
+    def test_saves_what_from_samples_gives(self, tmp_path, samples):
+        np.save(tmp_path / "x.npy", samples)
+        run_result = run("spectrum", tmp_path / "x.npy", "-o", tmp_path / "s.json")
+        assert run_result.exit_code == 0, run_result.stderr
+        assert run_result.stdout == ""
+        assert "saved Spectrum(dim=4" in run_result.stderr
+        measured, expected = Spectrum.load(tmp_path / "s.json"), Spectrum.from_samples(samples)
+        # The order of float64 additions differs between a stream and one array.
+        np.testing.assert_allclose(measured.eigenvalues, expected.eigenvalues, rtol=1e-12)
+        assert measured.n_samples == 200
+
+    def test_keeps_the_command_that_made_it(self, tmp_path, samples):
+        np.save(tmp_path / "my data.npy", samples)
+        run("spectrum", tmp_path / "my data.npy", "-o", tmp_path / "s.json", "--scale", 2, "--quiet")
+        kept = Spectrum.load(tmp_path / "s.json").provenance
+        assert kept["command"] == f"eigenstep spectrum '{tmp_path}/my data.npy' -o {tmp_path}/s.json --scale 2 --quiet"
+        assert kept["name"] == "my data"
+
+    def test_several_tars_are_one_source(self, tmp_path):
+        import io
+        import tarfile
+
+        from PIL import Image
+
+        rng = np.random.default_rng(0)
+        images = rng.integers(0, 256, (40, 4, 4), dtype=np.uint8)
+        for part in range(2):
+            with tarfile.open(tmp_path / f"{part}.tar", "w") as tar:
+                for k in range(20):
+                    stream = io.BytesIO()
+                    Image.fromarray(images[20 * part + k]).save(stream, "png")
+                    entry = tarfile.TarInfo(f"{part}{k:02}.png")
+                    entry.size = stream.tell()
+                    stream.seek(0)
+                    tar.addfile(entry, stream)
+        done("spectrum", tmp_path / "0.tar", tmp_path / "1.tar", "-o", tmp_path / "s.json", "-q")
+        measured, expected = Spectrum.load(tmp_path / "s.json"), Spectrum.from_samples(images / 127.5 - 1.0)
+        # The order of float64 additions differs between a stream and one array.
+        np.testing.assert_allclose(measured.eigenvalues, expected.eigenvalues, rtol=1e-11)
+        assert measured.n_samples == 40
+
+    def test_reading_options_reach_the_source(self, tmp_path, samples):
+        np.savez(tmp_path / "x.npz", a=samples, b=np.tile(samples, (3, 2)))
+        assert done("spectrum", tmp_path / "x.npz", "-o", tmp_path / "s.json", "--key", "a", "--scale", 3, "-q") == ""
+        measured = Spectrum.load(tmp_path / "s.json")
+        assert measured.dim == 4
+        np.testing.assert_allclose(measured.trace, 9.0 * Spectrum.from_samples(samples).trace, rtol=1e-12)
+
+    def test_bins_and_name(self, tmp_path):
+        x = np.random.default_rng(0).standard_normal((500, 200)) * np.geomspace(10, 0.1, 200)
+        np.save(tmp_path / "x.npy", x)
+        done("spectrum", tmp_path / "x.npy", "-o", tmp_path / "s.npz", "--bins", 24, "--name", "wide")
+        measured = Spectrum.load(tmp_path / "s.npz")
+        assert measured.eigenvalues.size <= 24
+        assert measured.dim == 200
+        assert measured.binning_error > 0
+        assert measured.provenance["name"] == "wide"
+
+    def test_quiet_says_nothing(self, tmp_path, samples):
+        np.save(tmp_path / "x.npy", samples)
+        result = run("spectrum", tmp_path / "x.npy", "-o", tmp_path / "s.json", "--quiet")
+        assert (result.stdout, result.stderr) == ("", "")
+
+    def test_too_few_samples_are_one_warning(self, tmp_path, samples):
+        np.save(tmp_path / "x.npy", samples[:3])
+        result = run("spectrum", tmp_path / "x.npy", "-o", tmp_path / "s.json", "--quiet")
+        assert result.exit_code == 0
+        assert re.fullmatch(r"eigenstep: warning: 3 samples of 4 dimensions .*rank 2.*\n", result.stderr)
+
+    def test_a_measured_spectrum_survives_a_full_disk(self, tmp_path, samples, monkeypatch):
+        np.save(tmp_path / "x.npy", samples)
+        save = Spectrum.save
+
+        def full(self, path):
+            if Path(path).parent == tmp_path:
+                raise OSError(errno.ENOSPC, "No space left on device.")
+            save(self, path)
+
+        monkeypatch.setattr(Spectrum, "save", full)
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "elsewhere"))
+        (tmp_path / "elsewhere").mkdir()
+        result = run("spectrum", tmp_path / "x.npy", "-o", tmp_path / "s.json")
+        assert result.exit_code == 2
+        refuge = re.fullmatch(
+            r"eigenstep: No space left on device\. The measured spectrum is safe in (\S+)\n", result.stderr
+        )[1]
+        assert Spectrum.load(refuge).dim == 4
+
+    @pytest.mark.parametrize(
+        ("output", "message"),
+        [
+            ("s.txt", r"The output file must end in \.json or \.npz, got .*s\.txt"),
+            ("missing/s.json", r"must be in a folder that exists: make .*missing"),
+        ],
+    )
+    def test_a_bad_output_is_refused_before_the_data_are_read(self, tmp_path, output, message):
+        result = run("spectrum", tmp_path / "no-such-data.npy", "-o", tmp_path / output)
+        assert result.exit_code == 2
+        assert re.search(message, result.stderr)
+
+
+class TestCompare:
+    def test_json_columns_agree_with_single_plans(self, saved):
+        record = json.loads(done("compare", saved, "--steps", "3-5", "--format", "json"))
+        assert record["steps"] == [3, 4, 5]
+        for k, n in enumerate(record["steps"]):
+            single = plan(saved, "--steps", n)
+            assert record["values"][k] == single["value"]
+            assert record["sigmas"][k] == single["sigmas"]
+            column = {name: values[k] for name, values in record["baselines"].items() if values[k] is not None}
+            assert column == single["baselines"]
+
+    def test_a_baseline_without_a_grid_is_null(self):
+        record = json.loads(done("compare", "digits", "--steps", "1,2", "--format", "json"))
+        lacking = [name for name, values in record["baselines"].items() if values[0] is None]
+        assert "gits_1.2" in lacking
+        assert all(record["baselines"][name][1] is not None for name in lacking)
+
+    def test_table_has_a_row_for_each_step_count(self):
+        text = done("compare", "digits", "--steps", "4,3")
+        rows = text.splitlines()[3:]
+        assert [row.split()[0] for row in rows] == ["3", "4"]
+        assert all(float(row.split()[3]) >= 1.0 for row in rows)
+
+    @pytest.mark.parametrize(("suffix", "magic"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
+    def test_plot(self, tmp_path, suffix, magic):
+        target = tmp_path / f"out.{suffix}"
+        done("compare", "digits", "--steps", "3-4", "--plot", target)
+        assert target.read_bytes().startswith(magic)
+
+    def test_interrupted_work_is_still_shown(self, monkeypatch):
+        optimum = cli.Aim.optimum
+
+        def interrupted(self, spectrum, n):
+            if n == 5:
+                raise KeyboardInterrupt
+            return optimum(self, spectrum, n)
+
+        monkeypatch.setattr(cli.Aim, "optimum", interrupted)
+        result = run("compare", "digits", "--steps", "3-9", "--format", "json")
+        assert result.exit_code == 130
+        assert json.loads(result.stdout)["steps"] == [3, 4]
+        assert result.stderr == "eigenstep: interrupted.\n"
+
+    def test_an_unwritable_plot_does_not_lose_the_table(self, tmp_path):
+        (tmp_path / "out.png").mkdir()
+        result = run("compare", "digits", "--steps", "3", "--plot", tmp_path / "out.png")
+        assert result.exit_code == 2
+        assert "squared Wasserstein distance" in result.stdout
+        assert "Is a directory" in result.stderr
+
+
+def test_zoo_lists_every_spectrum():
+    text = done("zoo")
+    for name in zoo_names():
+        assert re.search(rf"^{re.escape(name)}\s+{Spectrum.from_zoo(name).dim:.6g}\s", text, re.M)
+
+
+def test_version():
+    assert done("--version") == f"eigenstep, version {__version__}\n"
+
+
+@pytest.mark.parametrize("command", cli.cli.commands)
+def test_every_option_is_explained(command):
+    options = [p for p in cli.cli.commands[command].params if p.param_type_name == "option"]
+    assert [option.name for option in options if not option.help] == []
+
+
+BAD = [
+    (("plan", "digits"), r"Missing option '-n' / '--steps'\. `eigenstep plan --help` lists what it takes\."),
+    (("plan", "digits", "--steps", "0"), "`n` must be at least 1, got 0"),
+    (("plan", "digits", "--steps", "many"), "'many' is not a valid integer"),
+    (("plan", "digits", "--steps", "3", "--solver", "dpmpp2m"), r"`solver` must be one of ddim, .* mean 'dpmpp_2m'"),
+    (("plan", "digits", "--steps", "3", "--objective", "fid"), "`objective` must be one of w2, kl, reverse_kl, local"),
+    (("plan", "digits", "--steps", "3", "--path", "sd51"), "`path` must be one of edm, .* Did you mean 'sd15'"),
+    (("plan", "digits", "--steps", "3", "--format", "yaml"), "`format` must be one of table, json, diffusers"),
+    (("plan", "digits", "--steps", "3", "--final", "one"), "`final` must be one of zero, sigma-min"),
+    (("plan", "digits", "--steps", "3", "--start", "noise"), "`start` must be one of marginal, prior"),
+    (("plan", "digits", "--steps", "3", "--sigma-min", "90"), "`sigma_max` must exceed `sigma_min`, got 80 and 90"),
+    (("plan", "digits", "--steps", "3", "--sigma-max", "inf"), "`sigma_max` must be finite, got inf"),
+    (("plan", "digits", "--steps", "3", "--noise-floor", "-1"), "`noise_floor` must be at least 0, got -1"),
+    (("plan", "digits", "-n3", "--format", "diffusers", "--solver", "heun"), "`format` diffusers needs `solver` ddim"),
+    (("plan", "digits", "-n3", "--format", "diffusers", "--path", "ve"), "`path` must be one of edm, ddpm"),
+    (("plan", "cifar", "--steps", "3"), r"There is no file, folder or zoo spectrum 'cifar'; the zoo has .*digits"),
+    (("plan", "no-such-file.json", "--steps", "3"), r"No such file or directory: no-such-file\.json"),
+    (("compare", "digits", "--steps", "9-3"), "`steps` must be a range such as 3-20 or a list such as 4,6,10"),
+    (("compare", "digits", "--steps", "0-3"), "`steps` must be a range such as 3-20"),
+    (("compare", "digits", "--steps", "three"), "`steps` must be a range such as 3-20"),
+    (("compare", "digits", "--plot", "out.jpeg"), r"The output file must end in \.png or \.svg or \.pdf"),
+    (("spectrum", "no-such-thing.npy", "-o", "s.json"), "no-such-thing.npy"),
+    (("frobnicate",), r"No such command 'frobnicate'\."),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD, ids=[" ".join(arguments) for arguments, _ in BAD])
+def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("eigenstep: ")
+    assert result.stderr.count("\n") == 1
+    assert re.search(message, result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{}", "mine.json"),
+        (b'{"format": "eigenstep-spectrum", "format_version": 999}', "newer"),
+        (b'{"format": "eigenstep-spe', "mine.json"),
+    ],
+)
+def test_damaged_foreign_and_newer_spectra_are_refused(tmp_path, content, message):
+    (tmp_path / "mine.json").write_bytes(content)
+    result = run("plan", tmp_path / "mine.json", "--steps", "3")
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    assert message in result.stderr
+
+
+def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):
+    def broken(self, spectrum, n):
+        return np.zeros(2) + np.zeros(3)  # ValueError from numpy, not a refusal of this package
+
+    monkeypatch.setattr(cli.Aim, "optimum", broken)
+    result = run("plan", "digits", "--steps", "3")
+    assert isinstance(result.exception, ValueError)
+    assert "broadcast" in str(result.exception)
+
+
+def test_a_missing_extra_is_one_line_that_names_it():
+    script = (
+        "import sys; sys.modules['matplotlib'] = None\n"
+        "from eigenstep.cli import main\n"
+        "sys.argv = ['eigenstep', 'compare', 'digits', '--steps', '3', '--plot', 'out.png']\n"
+        "main()\n"
+    )
+    finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert finished.returncode == 2
+    assert finished.stderr == 'eigenstep: Figures need matplotlib; install it with `pip install "eigenstep[plots]"`.\n'
+    assert "squared Wasserstein distance" in finished.stdout
+
+
+def test_without_click_the_error_names_the_extra():
+    script = (
+        "import sys; sys.modules['click'] = None\n"
+        "try:\n"
+        "    import eigenstep.cli\n"
+        "except ImportError as error:\n"
+        "    print(error)\n"
+    )
+    finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert finished.stdout.startswith("The command line needs click and rich; install them with `pip install ")
