@@ -1,0 +1,299 @@
+"""Every step of a solver as an exact linear map per eigenvalue, with exact derivatives in the noise levels.
+
+With the Wiener denoiser a solver acts on each eigen-direction as a product of small matrices over its state
+(x, newest stored output, older ones, ...). This module obtains those matrices by applying the solver's own step to unit
+states, for all steps of the same kind and any number of grids in one vectorised call, and differentiates them by complex
+step. Everything that optimises a grid goes through here; `gaussian.propagate` runs the sampler instead, which makes the two
+independent routes to one number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eigenstep.solvers import Array, Solver, StepContext
+
+Float = NDArray[np.float64]
+Int = NDArray[np.intp]
+
+_COMPLEX_STEP = 1e-30
+"""Imaginary perturbation of ln sigma; no subtraction takes place, so the derivative is exact to rounding."""
+
+
+def wiener_gain(lam: Any, sigma: Any) -> Any:
+    """w = lambda / (lambda + sigma^2), the best linear denoiser of a direction: theory section 2. w = 1 at sigma = 0.
+
+    >>> float(wiener_gain(1.0, 2.0))
+    0.2
+    """
+    return lam / (lam + sigma * sigma)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """Steps that share one formula: the same order, the same length of history, last or not."""
+
+    steps: Int
+    order: int
+    stored: int
+    last: bool
+
+
+def _kinds(solver: Solver, n: int, onto_zero: bool) -> Iterator[_Kind]:
+    groups: dict[tuple[int, int, bool], list[int]] = {}
+    for k in range(n):
+        stored = 0 if k == 0 else min(k + solver.evaluates_ahead, solver.memory)
+        groups.setdefault((solver.order_at(k, n, onto_zero=onto_zero), stored, k == n - 1), []).append(k)
+    for (order, stored, last), steps in groups.items():
+        yield _Kind(np.array(steps, dtype=np.intp), order, stored, last)
+
+
+def _windows(kind: _Kind, width: int) -> Int:
+    """(steps, width) positions in the grid that a step depends on: sigma', sigma, then the history's, newest first."""
+    return kind.steps[:, None] + 1 - np.arange(min(width, kind.order + 1))
+
+
+def _stored_positions(solver: Solver, kind: _Kind) -> Int:
+    """(steps, stored) positions in the grid at which the stored outputs were evaluated, newest first."""
+    newest = kind.steps[:, None] - (not solver.evaluates_ahead)
+    return np.asarray(newest - np.arange(kind.stored), dtype=np.intp)
+
+
+def _perturbed(sigmas: Array, positions: Int, windows: Int | None) -> Array:
+    """sigmas at `positions`: (S, steps, width, 1, 1), slot l of the width with the complex step on window position l."""
+    values = sigmas[:, positions][:, :, None, None, None]
+    if windows is None:
+        return values
+    slots = positions[:, None] == windows
+    return values * np.exp(1j * _COMPLEX_STEP * slots)[None, :, :, None, None]
+
+
+@dataclass(frozen=True)
+class StepMaps:
+    """Linear maps of S grids of n steps over k directions, state size h.
+
+    Attributes
+    ----------
+    maps : (S, n, h, h, k)
+        State before step -> state after it.
+    noise : (S, n, h, k) or None
+        What one unit of the step's own noise adds to the state.
+    d_maps, d_noise : (S, n, width, h, h, k), (S, n, width, h, k) or None
+        Derivatives in ln sigma at the `windows` positions.
+    windows : (n, width)
+        Grid positions of the derivatives; -1 where a step reads fewer.
+    """
+
+    maps: Float
+    noise: Float | None
+    d_maps: Float | None
+    d_noise: Float | None
+    windows: Int
+
+
+def step_maps(solver: Solver, lam: Float, sigmas: Float, *, derivatives: bool) -> StepMaps:
+    """The linear map of every step, by running the step on unit states.
+
+    Parameters
+    ----------
+    solver : Solver
+        The solver.
+    lam : (k,)
+        Eigenvalues, squared data units, >= 0.
+    sigmas : (S, n+1)
+        S descending grids of the same length, all ending at zero or none.
+    derivatives : bool
+        Whether to return the derivatives in ln sigma (zero for a terminal sigma = 0, which is no variable).
+
+    >>> from eigenstep.solvers import SOLVERS
+    >>> maps = step_maps(SOLVERS["ddim"], np.array([1.0]), np.array([[2.0, 1.0]]), derivatives=False)
+    >>> float(maps.maps[0, 0, 0, 0, 0])                    # (lambda + sigma sigma')/(lambda + sigma^2) = 3/5
+    0.6
+    """
+    grids, n = sigmas.shape[0], sigmas.shape[1] - 1
+    size = 1 + solver.memory
+    inputs = size + solver.stochastic
+    width = solver.window
+    columns = np.zeros((grids, n, width if derivatives else 1, inputs, size, lam.size), complex if derivatives else float)
+    windows = np.full((n, width), -1, dtype=np.intp)
+    unit = np.eye(inputs)[:, :, None]
+    for kind in _kinds(solver, n, bool(np.all(sigmas[:, -1] == 0))):
+        used = _windows(kind, width)
+        windows[kind.steps[:, None], np.arange(used.shape[1])] = used
+        perturb = used if derivatives else None
+        history = tuple(
+            (_perturbed(sigmas, positions, perturb), unit[1 + j])
+            for j, positions in enumerate(_stored_positions(solver, kind).T)
+        )
+        x, stored = solver.step(
+            lambda x, sigma: wiener_gain(lam, sigma) * x,
+            unit[0],
+            history,
+            _perturbed(sigmas, kind.steps, perturb),
+            _perturbed(sigmas, kind.steps + 1, perturb),
+            StepContext(order=kind.order, last=kind.last, noise=lambda: unit[-1]),
+        )
+        slots = slice(0, used.shape[1] if derivatives else 1)
+        for row, value in enumerate([x, *(output for _, output in stored[: solver.memory])]):
+            columns[:, :, :, :, row][:, kind.steps, slots] = value
+    maps = np.ascontiguousarray(np.swapaxes(columns, 3, 4))
+    real = maps[:, :, 0].real
+    if not derivatives:
+        return StepMaps(real[:, :, :, :size], real[:, :, :, size] if solver.stochastic else None, None, None, windows)
+    slopes = maps.imag / _COMPLEX_STEP
+    return StepMaps(
+        maps=real[:, :, :, :size],
+        noise=real[:, :, :, size] if solver.stochastic else None,
+        d_maps=slopes[..., :size, :],
+        d_noise=slopes[..., size, :] if solver.stochastic else None,
+        windows=windows,
+    )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run makes of each direction, for S grids and k directions.
+
+    `gain` (S, k) multiplies the initial state; `noise` (S, k) is the variance that the steps' own noise leaves at the end.
+    `d_gain`, `d_noise` (S, n+1, k) are their derivatives in ln sigma.
+    """
+
+    gain: Float
+    noise: Float
+    d_gain: Float
+    d_noise: Float
+
+
+def outcome(solver: Solver, lam: Float, sigmas: Float) -> Outcome:
+    """Gain, noise variance and their exact derivatives, by one forward and one backward sweep over the step maps.
+
+    Shapes as in `step_maps`. With Y_k the state a unit start reaches, N_k the covariance of injected noise and w_k the row
+    that carries a state at k to the end, d gain = w_{k+1} dT_k Y_k and d noise = 2 w_{k+1} dT_k N_k T_k^T w_{k+1}^T + 2 (w_{k+1} b_k)(w_{k+1} db_k).
+
+    >>> from eigenstep.solvers import SOLVERS
+    >>> run = outcome(SOLVERS["ddim"], np.array([1.0]), np.array([[2.0, 1.0]]))
+    >>> run.gain.round(12).tolist(), run.d_gain.round(12).tolist()       # (1 + s s')/(1 + s^2) at (2, 1)
+    ([[0.6]], [[[-0.56], [0.4]]])
+    """
+    steps = step_maps(solver, lam, sigmas, derivatives=True)
+    assert steps.d_maps is not None
+    grids, n, size, _, k = steps.maps.shape
+    states = np.zeros((grids, n + 1, size, k))
+    states[:, 0, 0] = 1.0
+    carry = np.zeros((grids, n + 1, size, k))
+    carry[:, n, 0] = 1.0
+    for j in range(n):
+        states[:, j + 1] = np.einsum("srck,sck->srk", steps.maps[:, j], states[:, j])
+        i = n - 1 - j
+        carry[:, i] = np.einsum("srck,srk->sck", steps.maps[:, i], carry[:, i + 1])
+    carried = np.einsum("snlrck,snrk->snlck", steps.d_maps, carry[:, 1:])
+    d_gain = _scatter(np.einsum("snlck,snck->snlk", carried, states[:, :-1]), steps.windows, n)
+    if steps.noise is None or steps.d_noise is None:
+        empty = np.zeros((grids, k))
+        return Outcome(carry[:, 0, 0], empty, d_gain, np.zeros_like(d_gain))
+    sources = np.einsum("snrk,snrk->snk", steps.noise, carry[:, 1:])
+    d_sources = np.einsum("snlrk,snrk->snlk", steps.d_noise, carry[:, 1:])
+    reached = np.zeros((grids, n, size, k))
+    covariance = np.zeros((grids, size, size, k))
+    for j in range(n):
+        reached[:, j] = np.einsum("sabk,sbk->sak", covariance, carry[:, j])
+        half = np.einsum("srck,scdk->srdk", steps.maps[:, j], covariance)
+        covariance = np.einsum("srdk,stdk->srtk", half, steps.maps[:, j])
+        covariance += steps.noise[:, j, :, None] * steps.noise[:, j, None, :]
+    d_noise = 2 * np.einsum("snlck,snck->snlk", carried, reached) + 2 * d_sources * sources[:, :, None]
+    return Outcome(carry[:, 0, 0], np.einsum("snk,snk->sk", sources, sources), d_gain, _scatter(d_noise, steps.windows, n))
+
+
+def _scatter(slopes: Float, windows: Int, n: int) -> Float:
+    """(S, n, width, k) derivatives at window positions -> (S, n+1, k) derivatives at grid positions."""
+    total = np.zeros((slopes.shape[0], n + 1, slopes.shape[3]))
+    for slot in range(windows.shape[1]):
+        used = np.flatnonzero(windows[:, slot] >= 0)
+        total[:, windows[used, slot]] += slopes[:, used, slot]
+    return total
+
+
+@dataclass(frozen=True)
+class LocalErrors:
+    """Errors that single steps make on the exact trajectory, carried to the end: theory (10).
+
+    `error` is (S, n, k); `d_error` (S, n, width, k) its derivatives in ln sigma at the `windows` (n, width) positions.
+    """
+
+    error: Float
+    d_error: Float
+    windows: Int
+
+
+def local_errors(solver: Solver, lam: Float, sigmas: Float) -> LocalErrors:
+    """delta_k = (step_k(X) - X(sigma_{k+1})) X(sigma_n)/X(sigma_{k+1}) with X(sigma) = sqrt(lambda + sigma^2) and exact history.
+
+    For a stochastic solver the exact history is jointly Gaussian, neighbouring states correlating as the exact reverse
+    process makes them (`Solver.drift`), and the step's output enters by its standard deviation. A direction with lambda = 0
+    on a grid that ends at 0 has no error.
+
+    >>> from eigenstep.solvers import SOLVERS
+    >>> run = local_errors(SOLVERS["ddim"], np.array([1.0]), np.array([[2.0, 0.0]]))
+    >>> round(float(run.error[0, 0, 0]), 6)                # 1/sqrt(5) - 1
+    -0.552786
+    """
+    grids, n = sigmas.shape[0], sigmas.shape[1] - 1
+    width = solver.order + 1 if solver.memory else 2  # the exact history depends on levels the formula may not read
+    error = np.zeros((grids, n, lam.size))
+    slopes = np.zeros((grids, n, width, lam.size))
+    windows = np.full((n, width), -1, dtype=np.intp)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for kind in _kinds(solver, n, bool(np.all(sigmas[:, -1] == 0))):
+            used = _windows(kind, width)
+            windows[kind.steps[:, None], np.arange(used.shape[1])] = used
+            delta = _local_error(solver, kind, lam, sigmas, used)
+            error[:, kind.steps] = delta[:, :, 0].real
+            slopes[:, kind.steps, : used.shape[1]] = delta.imag / _COMPLEX_STEP
+    if not np.any(sigmas[:, -1]):
+        error[:, :, lam == 0] = 0.0
+        slopes[:, :, :, lam == 0] = 0.0
+    return LocalErrors(error, slopes, windows)
+
+
+def _local_error(solver: Solver, kind: _Kind, lam: Float, sigmas: Float, used: Int) -> Array:
+    """delta of the steps of one kind, complex: (S, steps, width, k)."""
+    sigma = _perturbed(sigmas, kind.steps, used)
+    sigma_next = _perturbed(sigmas, kind.steps + 1, used)
+    stored = [_perturbed(sigmas, positions, used) for positions in _stored_positions(solver, kind).T]
+    # The exact joint state over independent unit sources (axis -2), built from the oldest level to the current one.
+    levels = [*stored[int(solver.evaluates_ahead) :][::-1], sigma]
+    sources = (len(levels) if solver.stochastic else 1) + solver.stochastic
+    unit = np.eye(sources)[:, :, None]
+    states: list[Array] = [np.sqrt(lam + levels[0] ** 2) * unit[0]]
+    for j, (older, newer) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+        keep = ((lam + newer**2) / (lam + older**2)) ** (solver.drift / 2)
+        state = keep * states[-1]
+        if solver.stochastic:
+            state = state + np.sqrt(lam + newer**2 - keep**2 * (lam + older**2)) * unit[j + 1]
+        states.append(state)
+    x = states[-1]
+    held = states[::-1] if solver.evaluates_ahead else states[-2::-1]
+    history = tuple(
+        (level, wiener_gain(lam, level) * state if solver.output == "denoised" else level / (lam + level**2) * state)
+        for level, state in zip(stored, held, strict=False)
+    )
+    out, _ = solver.step(
+        lambda x, sigma: wiener_gain(lam, sigma) * x,
+        x,
+        history,
+        sigma,
+        sigma_next,
+        StepContext(order=kind.order, last=kind.last, noise=lambda: unit[-1]),
+    )
+    spread = np.sqrt((out**2).sum(axis=-2)) if solver.stochastic else out[..., 0, :]
+    exact_next = np.sqrt(lam + sigma_next[..., 0, :] ** 2)
+    exact_end = np.sqrt(lam + sigmas[:, -1, None, None, None] ** 2)
+    if not kind.last:
+        exact_end = exact_end / exact_next
+        return (spread - exact_next) * exact_end
+    return spread - exact_next
