@@ -63,6 +63,7 @@ def measure(
             progress(moments.count, source.n_items)
     assert moments is not None, "a source without items raises"
     record: dict[str, JSON] = {
+        "name": source.name,
         "source": source.description,
         "value_range": source.value_range,
         "values": [low, high],

@@ -67,6 +67,7 @@ def open_source(
     value_range: str | None = None,
     scale: float = 1.0,
     key: str | None = None,
+    name: str | None = None,
 ) -> Source:
     """Open data of any known kind (`SOURCES`) as a `Source` of batches.
 
@@ -84,6 +85,7 @@ def open_source(
         out in the same units.
     scale : factor applied last, such as 0.001 from microvolts to millivolts.
     key : npz only: the array's name. Default: `train`, else the largest numeric array.
+    name : a short name to label results with. Default: the file's or folder's own.
 
     Raises
     ------
@@ -109,15 +111,24 @@ def open_source(
     found = _expand(source)
     if isinstance(found, str) and found != "digits" and not os.path.exists(found):
         raise SourceError(f"there is no file or folder {found!r}; check the path, or the current folder.")
-    for name, kind in SOURCES.items():
+    for label, kind in SOURCES.items():
         if kind.recognises(found):
             for option in fields(Options):
                 given = getattr(options, option.name)
                 if given != option.default and option.name not in (*_ALWAYS, *kind.uses):
-                    raise SourceError(f"`{option.name}` means nothing to a source of kind {name!r}, got {given!r}.")
-            return kind.open(found, options)
+                    raise SourceError(f"`{option.name}` means nothing to a source of kind {label!r}, got {given!r}.")
+            opened = kind.open(found, options)
+            opened.name = name or _own_name(found)
+            return opened
     known = "; ".join(kind.example for kind in SOURCES.values())
     raise SourceError(f"{_short(found)} is no source that can be read; known are: {known}.")
+
+
+def _own_name(source: Any) -> str:
+    if isinstance(source, np.ndarray):
+        return "array"
+    path = source[0] if isinstance(source, list) else source
+    return os.path.basename(os.path.abspath(path)).partition(".")[0]
 
 
 def _expand(source: Any) -> Any:

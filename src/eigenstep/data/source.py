@@ -41,6 +41,7 @@ class Source:
     value_range : the units of the values that come out, in words.
     batches : makes a fresh iterator of arrays (m, *item_shape); it is given this source, to report skips to.
     n_items : how many items it holds, corrupt ones included, or None where only reading would tell.
+    name : a short name to label results with.
     skipped : names of the items that the last iteration could not read.
 
     Iterating raises `SourceError` where no item, or less than 99 % of them, can be read.
@@ -50,6 +51,7 @@ class Source:
     value_range: str
     batches: Callable[[Source], Iterator[Batch]]
     n_items: int | None = None
+    name: str = ""
     skipped: list[str] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[Batch]:
