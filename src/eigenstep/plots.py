@@ -281,12 +281,12 @@ def _colours(names: Mapping[str, Any], ours: str | None) -> dict[str, str]:
 
 
 def _title(ax: Axes, title: str, *, grey: int = 0) -> None:
-    """The title at the left, with a note of how many curves stay unnamed."""
+    """The title at the left above the axes; at the right, a note of how many curves stay unnamed."""
     if title:
         ax.set_title(title, loc="left", fontsize=FONT + 2, color=INK, fontweight="bold", pad=10)
     if grey > 0:
         note = f"grey: {grey} other grid{'s' * (grey != 1)}"
-        ax.text(1.0, 1.0, note, transform=ax.transAxes, ha="right", va="top", fontsize=FONT - 0.5, color=SUBDUED)
+        ax.set_title(note, loc="right", fontsize=FONT - 0.5, color=SUBDUED, pad=10)
 
 
 def _integer_ticks(ax: Axes, steps: Float) -> None:
