@@ -105,9 +105,10 @@ class TestPlan:
         for sigma in record["sigmas"]:
             assert re.search(rf"\s{re.escape(f'{sigma:.6g}')}\s", text)
         best = next(iter(record["baselines"]))
-        assert f"squared Wasserstein distance: {record['value']:.6g}\n" in text
+        share = record["value"] / record["spectrum"]["trace"]
+        assert f"squared Wasserstein distance: {record['value']:.6g} ({share:.2%} of the data's variance)\n" in text
         ratio = record["baselines"][best] / record["value"]
-        assert f"({best}), {ratio:.3g} times as much" in text
+        assert f"({best}), {ratio:.2f} times as much" in text
         assert "t  " not in text.splitlines()[2]
 
     def test_table_with_a_path_shows_times(self):

@@ -441,17 +441,23 @@ def _plan_table(record: Mapping[str, Any]) -> str:
 
 def _verdict(record: Mapping[str, Any]) -> str:
     """The error of the plan beside that of the best hand-made grid."""
-    lines = [f"{ERROR_NAMES[record['objective']]}: {record['value']:.6g}"]
-    finite = {name: value for name, value in record["baselines"].items() if value is not None}
+    value = record["value"]
+    lines = [f"{ERROR_NAMES[record['objective']]}: {value:.6g}"]
+    if record["objective"] == "w2":
+        lines[0] += f" ({value / record['spectrum']['trace']:.2%} of the data's variance)"
+    finite = {name: error for name, error in record["baselines"].items() if error is not None}
     if finite:
         best = min(finite, key=lambda name: finite[name])
-        times = _times(finite[best], record["value"])
-        lines.append(f"best of {len(finite)} hand-made grids: {finite[best]:.6g} ({best}), {times}")
+        ratio = _ratio(finite[best], value)
+        lines.append(f"best of {len(finite)} hand-made grids: {finite[best]:.6g} ({best}), {ratio} times as much")
     return "\n".join(lines)
 
 
-def _times(value: float, ours: float) -> str:
-    return f"{value / ours:.3g} times as much" if ours > 0 else "against 0"
+def _ratio(value: float, ours: float) -> str:
+    """value/ours to three digits, the same number of decimals in a column while it is below 10."""
+    if ours == 0:
+        return "inf"
+    return f"{value / ours:.2f}" if value < 10 * ours else f"{value / ours:.3g}"
 
 
 def _comparison_table(record: Mapping[str, Any]) -> str:
@@ -465,7 +471,7 @@ def _comparison_table(record: Mapping[str, Any]) -> str:
     for k, (n, value) in enumerate(zip(record["steps"], record["values"], strict=True)):
         finite = {name: values[k] for name, values in record["baselines"].items() if values[k] is not None}
         best = min(finite, key=lambda name: finite[name], default=None)
-        hand = ["", "", ""] if best is None else [f"{finite[best]:.5g}", f"{finite[best] / value:.3g}", best]
+        hand = ["", "", ""] if best is None else [f"{finite[best]:.5g}", _ratio(finite[best], value), best]
         table.add_row(str(n), f"{value:.5g}", *hand)
     return f"{_title(record)}: {ERROR_NAMES[record['objective']]}, {record['solver']}\n\n{_rendered(table)}"
 
