@@ -13,7 +13,7 @@ PYTEST := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 .PHONY: help demo test check lint types layers unit slow build clean
 
 help:
-	@echo "make demo    install into $(VENV) and plan a grid for real images (scikit-learn's digits)"
+	@echo "make demo    install into $(VENV), measure real images (scikit-learn's digits), plan a grid for them"
 	@echo "make test    install into $(VENV) with the development tools and run 'make check'"
 	@echo "make check   ruff, mypy, the layers contract, tests and doctests (in the existing $(VENV))"
 	@echo "make slow    the tests that take minutes"
@@ -31,7 +31,8 @@ $(VENV)/dev.stamp: pyproject.toml
 	@touch $(VENV)/user.stamp $@
 
 demo: $(VENV)/user.stamp
-	$(BIN)/eigenstep plan digits --steps 6
+	$(BIN)/eigenstep spectrum digits --output $(VENV)/digits.json
+	$(BIN)/eigenstep plan $(VENV)/digits.json --steps 6
 
 test: $(VENV)/dev.stamp
 	$(MAKE) --no-print-directory check
