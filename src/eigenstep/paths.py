@@ -83,15 +83,23 @@ class NoisePath(ABC):
     def t_to_sigma(self, t: ArrayLike) -> Float:
         """The noise-to-signal ratio sigma(t) = s(t) / alpha(t).
 
-        Args:
-            t: times in `t_domain`, any shape (fractional ones too on a discrete path).
+        Parameters
+        ----------
+        t : array_like
+            Times in `t_domain`, any shape (fractional ones too on a discrete path).
 
-        Returns:
+        Returns
+        -------
+        array
             sigma, the same shape, >= 0.
 
-        Raises:
-            ValueError: t outside `t_domain`, where sigma is infinite or the model has no such time.
+        Raises
+        ------
+        ValueError
+            t outside `t_domain`, where sigma is infinite or the model has no such time.
 
+        Examples
+        --------
         >>> print(EDM().t_to_sigma([0.002, 80.0]))
         [2.e-03 8.e+01]
         """
@@ -101,17 +109,25 @@ class NoisePath(ABC):
     def sigma_to_t(self, sigma: ArrayLike) -> Float:
         """The time t at which the noise-to-signal ratio is sigma; inverse of `t_to_sigma`.
 
-        Args:
-            sigma: noise levels in `sigma_domain`, any shape; a level outside an end by less than 1e-6 of it (printed
-                digits, float32) is that end. A grid's final 0 is no level a model is called at: drop it first where
-                the path does not reach 0.
+        Parameters
+        ----------
+        sigma : array_like
+            Noise levels in `sigma_domain`, any shape; a level outside an end by less than 1e-6 of it (printed digits,
+            float32) is that end. A grid's final 0 is no level a model is called at: drop it first where the path does
+            not reach 0.
 
-        Returns:
+        Returns
+        -------
+        array
             t, the same shape, float64 (round it yourself where a model takes integers only).
 
-        Raises:
-            ValueError: sigma outside `sigma_domain`.
+        Raises
+        ------
+        ValueError
+            sigma outside `sigma_domain`.
 
+        Examples
+        --------
         >>> print(VPDiscrete.sd15().sigma_to_t([14.614642, 0.6523686]).round(3))
         [999. 233.]
         """
@@ -171,12 +187,17 @@ class VPLinear(NoisePath):
 
     sigma(t)^2 = exp(beta_d t^2 / 2 + beta_min t) - 1, with beta_d = beta_max - beta_min.
 
-    Args:
-        beta_min, beta_max: rates at t = 0 and 1, 0 < beta_min <= beta_max (0.1 and 20: sigma up to 152).
-        t_min: the trained time of least noise, in (0, 1).
-
     Source: Song et al., arXiv:2011.13456, eq. (11); in sigma: Karras et al., arXiv:2206.00364, Table 1, column VP.
 
+    Parameters
+    ----------
+    beta_min, beta_max : float
+        Rates at t = 0 and 1, 0 < beta_min <= beta_max (0.1 and 20: sigma up to 152).
+    t_min : float
+        The trained time of least noise, in (0, 1).
+
+    Examples
+    --------
     >>> print(VPLinear().t_to_sigma([0.0, 0.5, 1.0]).round(6))
     [  0.         3.412918 152.16697 ]
     """
@@ -224,12 +245,17 @@ class VPCosine(NoisePath):
     sigma(t)^2 = sin(theta - theta_0) sin(theta + theta_0) / cos^2(theta). At s = 0 it is sigma = tan(pi t / 2), the
     tangent law of scale 1. At t = 1 sigma is infinite: t stops at `t_max`.
 
-    Args:
-        s: offset, >= 0 (0.008).
-        t_min, t_max: the trained times, 0 < t_min < t_max < 1; 0.9946 is where DPM-Solver stops (sigma 119).
-
     Source: Nichol & Dhariwal, arXiv:2102.09672, eq. (17).
 
+    Parameters
+    ----------
+    s : float
+        Offset, >= 0 (0.008).
+    t_min, t_max : float
+        The trained times, 0 < t_min < t_max < 1; 0.9946 is where DPM-Solver stops (sigma 119).
+
+    Examples
+    --------
     >>> print(VPCosine().t_to_sigma([0.0, 0.5, 0.9946]).round(6))
     [  0.         1.01239  118.823651]
     """
@@ -274,12 +300,16 @@ class VPDiscrete(NoisePath):
     diffusers' sigma -> t (diffusers' Euler scheduler goes back linearly in sigma itself unless told otherwise; at
     integers both agree).
 
-    Args:
-        sigmas: (T,) the table, positive, strictly ascending in t, T >= 2. Build it by `from_alphas_cumprod`,
-            `from_betas`, `ddpm`, `sd15` or `squaredcos`.
-
     Source: Ho et al., arXiv:2006.11239, eq. (4); interpolation: k-diffusion `DiscreteSchedule`.
 
+    Parameters
+    ----------
+    sigmas : array, (T,)
+        The table, positive, strictly ascending in t, T >= 2. Build it by `from_alphas_cumprod`, `from_betas`, `ddpm`,
+        `sd15` or `squaredcos`.
+
+    Examples
+    --------
     >>> path = VPDiscrete.from_alphas_cumprod([0.8, 0.5, 0.2])
     >>> print(path.t_to_sigma([0, 1, 1.5, 2]).round(6))
     [0.5      1.       1.414214 2.      ]
@@ -309,14 +339,21 @@ class VPDiscrete(NoisePath):
     def from_alphas_cumprod(cls, alphas_cumprod: ArrayLike, *, terminal: float | None = None) -> VPDiscrete:
         """The path of a model that ships its `alphas_cumprod`.
 
-        Args:
-            alphas_cumprod: (T,) abar_t, strictly falling, in (0, 1).
-            terminal: the value that stands for a last abar of exactly 0 (zero terminal SNR), whose sigma is infinite;
-                diffusers puts 2**-24 there (sigma 4096). None refuses such a table.
+        Parameters
+        ----------
+        alphas_cumprod : array_like, (T,)
+            abar_t, strictly falling, in (0, 1).
+        terminal : float or None
+            The value that stands for a last abar of exactly 0 (zero terminal SNR), whose sigma is infinite; diffusers
+            puts 2**-24 there (sigma 4096). None refuses such a table.
 
-        Raises:
-            ValueError: values outside (0, 1), not falling, or a 0 that `terminal` does not cover.
+        Raises
+        ------
+        ValueError
+            Values outside (0, 1), not falling, or a 0 that `terminal` does not cover.
 
+        Examples
+        --------
         >>> zero_snr = VPDiscrete.from_alphas_cumprod([0.8, 0.5, 0.0], terminal=2**-24)
         >>> print(round(zero_snr.sigma_max, 3))
         4096.0
@@ -340,10 +377,15 @@ class VPDiscrete(NoisePath):
     def from_betas(cls, betas: ArrayLike, *, terminal: float | None = None) -> VPDiscrete:
         """The path of a model that ships its `betas`: abar_t = prod_{i <= t} (1 - beta_i).
 
-        Args:
-            betas: (T,) in (0, 1]; a last beta of 1 is zero terminal SNR, see `from_alphas_cumprod`.
-            terminal: as in `from_alphas_cumprod`.
+        Parameters
+        ----------
+        betas : array_like, (T,)
+            In (0, 1]; a last beta of 1 is zero terminal SNR, see `from_alphas_cumprod`.
+        terminal : float or None
+            As in `from_alphas_cumprod`.
 
+        Examples
+        --------
         >>> print(VPDiscrete.from_betas([0.2, 0.375, 0.6]).sigmas.round(6))
         [0.5 1.  2. ]
         """
@@ -442,11 +484,15 @@ class VPDiscrete(NoisePath):
 class VE(NoisePath):
     """Variance-exploding path: sigma(t) = sigma_min (sigma_max / sigma_min)^t, t in [0, 1]; alpha = 1.
 
-    Args:
-        sigma_min, sigma_max: 0 < sigma_min < sigma_max (0.01 and 50: CIFAR-10).
-
     Source: Song et al., arXiv:2011.13456, eq. (9), with the geometric sigma(t) of its appendix C.
 
+    Parameters
+    ----------
+    sigma_min, sigma_max : float
+        0 < sigma_min < sigma_max (0.01 and 50: CIFAR-10).
+
+    Examples
+    --------
     >>> print(VE().t_to_sigma([0.0, 0.5, 1.0]).round(6))
     [1.00000e-02 7.07107e-01 5.00000e+01]
     """
@@ -488,11 +534,15 @@ class VE(NoisePath):
 class EDM(NoisePath):
     """EDM's path: t is sigma itself; alpha = 1. It has no upper end, only a trained range.
 
-    Args:
-        sigma_min, sigma_max: the trained range, 0 < sigma_min < sigma_max (0.002 and 80).
-
     Source: Karras et al., arXiv:2206.00364, Table 1, column "Ours".
 
+    Parameters
+    ----------
+    sigma_min, sigma_max : float
+        The trained range, 0 < sigma_min < sigma_max (0.002 and 80).
+
+    Examples
+    --------
     >>> print(EDM().sigma_to_t([0.0, 0.002, 80.0]))
     [0.e+00 2.e-03 8.e+01]
     """
@@ -538,12 +588,17 @@ class RectifiedFlow(NoisePath):
     their "sigma". At t = 1 (f = 1) there is no signal and sigma is infinite, which no grid may hold: the trained range
     ends at t = 0.999, the last of 1000 timesteps short of it (sigma 999 shift).
 
-    Args:
-        shift: > 0; 1 is no shift, 3 is Stable Diffusion 3's.
-        t_min, t_max: the trained times, 0 < t_min < t_max < 1.
-
     Source: Liu et al., arXiv:2209.03003; the shift: Esser et al., arXiv:2403.03206, eq. (23).
 
+    Parameters
+    ----------
+    shift : float
+        > 0; 1 is no shift, 3 is Stable Diffusion 3's.
+    t_min, t_max : float
+        The trained times, 0 < t_min < t_max < 1.
+
+    Examples
+    --------
     >>> print(RectifiedFlow(shift=3.0).t_to_sigma([0.0, 0.25, 0.5]))
     [0. 1. 3.]
     """

@@ -41,14 +41,22 @@ if TYPE_CHECKING:
 class LawRow:
     """One baseline of the catalogue.
 
-    Args:
-        name: its key in `LAWS`.
-        maker: the public function that documents it.
-        build: (n, sigma_min, sigma_max, final, **needed) -> grid.
-        needs: what it is made from besides the range: "nothing", a "path" or a "spectrum".
-        source: where it was published.
-        note: what to know before using it as a baseline.
-        reaches_zero: whether sigma_min = 0 makes sense to it.
+    Parameters
+    ----------
+    name : str
+        Its key in `LAWS`.
+    maker : callable
+        The public function that documents it.
+    build : callable
+        (n, sigma_min, sigma_max, final, **needed) -> grid.
+    needs : {"nothing", "path", "spectrum"}
+        What it is made from besides the range: "nothing", a "path" or a "spectrum".
+    source : str
+        Where it was published.
+    note : str
+        What to know before using it as a baseline.
+    reaches_zero : bool
+        Whether sigma_min = 0 makes sense to it.
     """
 
     name: str
@@ -71,16 +79,28 @@ class LawRow:
     ) -> Float:
         """This baseline's n + 1 sigmas.
 
-        Args:
-            n: number of steps, >= 1.
-            sigma_min, sigma_max: the range of model calls. Grids of timesteps (needs="path", made by a `_grid`) ignore
-                it: they cover the whole path.
-            final: where the grid ends; None ends it at sigma_min.
-            path, spectrum: required where `needs` names them, unused otherwise.
+        Parameters
+        ----------
+        n : int
+            Number of steps, >= 1.
+        sigma_min, sigma_max : float
+            The range of model calls. Grids of timesteps (needs="path", made by a `_grid`) ignore it: they cover the
+            whole path.
+        final : float or None
+            Where the grid ends; None ends it at sigma_min.
+        path : NoisePath, optional
+        spectrum : Spectrum, optional
+            Each required where `needs` names it, unused otherwise.
 
-        Raises:
-            ValueError: what it needs is missing; GridError where the baseline has no such grid.
+        Raises
+        ------
+        ValueError
+            What it needs is missing.
+        GridError
+            Where the baseline has no such grid.
 
+        Examples
+        --------
         >>> print(LAWS["karras"].grid(2, 0.002, 80.0))
         [8.e+01 2.e-03 0.e+00]
         """
@@ -254,18 +274,32 @@ def catalogue_grids(
     Where `sigma_min` is not above `final` (sigma_min = 0 above all: no lowest level) no level lies between the two, and
     laws are cut to end at `final` itself; rows that cannot reach it (a logarithm of 0) are left out.
 
-    Args:
-        n: number of steps, >= 1.
-        sigma_min: lowest level a model is called at, >= 0. sigma_max: where every grid starts, finite, above it.
-        final: where the grids end, >= 0 and below sigma_max; None: at sigma_min.
-        spectrum, path: for the rows that need them.
+    Parameters
+    ----------
+    n : int
+        Number of steps, >= 1.
+    sigma_min : float
+        Lowest level a model is called at, >= 0.
+    sigma_max : float
+        Where every grid starts, finite, above it.
+    final : float or None
+        Where the grids end, >= 0 and below sigma_max; None: at sigma_min.
+    spectrum : Spectrum, optional
+    path : NoisePath, optional
+        For the rows that need one.
 
-    Returns:
+    Returns
+    -------
+    dict
         name -> (n + 1,) strictly descending sigmas from sigma_max to the end, in the order of `LAWS`.
 
-    Raises:
-        ValueError: n < 1, a wrong range.
+    Raises
+    ------
+    ValueError
+        n < 1, a wrong range.
 
+    Examples
+    --------
     >>> grids = catalogue_grids(4, 0.002, 80.0)
     >>> print(len(grids), grids["exponential"].round(3))
     19 [8.000e+01 2.339e+00 6.800e-02 2.000e-03 0.000e+00]

@@ -23,20 +23,32 @@ def grid(law: Law, n: int, *, final: float | None = None) -> Float:
 
     final=None: sigma_k = law(k / n), k = 0 ... n. Otherwise: sigma_k = law(k / (n - 1)), k = 0 ... n - 1, then `final`.
 
-    Args:
-        law: u in [0, 1] -> sigma, any callable that takes an array.
-        n: number of steps, >= 1. With n = 1 and a `final` the grid is [law(0), final].
-        final: where the grid ends, >= 0 and below the law's last point; None ends it on the law.
+    Parameters
+    ----------
+    law : callable
+        u in [0, 1] -> sigma, any callable that takes an array.
+    n : int
+        Number of steps, >= 1. With n = 1 and a `final` the grid is [law(0), final].
+    final : float or None
+        Where the grid ends, >= 0 and below the law's last point; None ends it on the law.
 
-    Returns:
-        (n + 1,) float64, strictly descending.
+    Returns
+    -------
+    array, (n + 1,)
+        float64, strictly descending.
 
-    Raises:
-        GridError: the law rises, repeats itself, is negative or not finite (naming it and the place), or `final` is not
-            below its last point.
-        ValueError: n < 1 or final < 0.
-        TypeError: n not an integer, `law` not a callable of arrays.
+    Raises
+    ------
+    GridError
+        The law rises, repeats itself, is negative or not finite (naming it and the place), or `final` is not below its
+        last point.
+    ValueError
+        n < 1 or final < 0.
+    TypeError
+        n not an integer, `law` not a callable of arrays.
 
+    Examples
+    --------
     >>> from eigenstep.grids import karras_law
     >>> print(grid(karras_law(0.002, 80.0), 3).round(4))
     [8.0000e+01 9.7232e+00 4.7000e-01 2.0000e-03]

@@ -20,15 +20,24 @@ def karras_law(sigma_min: float, sigma_max: float, *, rho: float = 7.0) -> Law:
 
     sigma(u) = (sigma_max^(1/rho) + u (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho
 
-    Args:
-        sigma_min: >= 0, in data units. sigma_max: above it, finite.
-        rho: > 0; 7 is EDM's, 1 is linear in sigma, and as rho grows it becomes `exponential_law`.
-
-    Raises:
-        ValueError: a range or rho outside these bounds.
-
     Source: Karras et al., arXiv:2206.00364, eq. (5); k-diffusion `get_sigmas_karras`.
 
+    Parameters
+    ----------
+    sigma_min : float
+        >= 0, in data units.
+    sigma_max : float
+        Above `sigma_min`, finite.
+    rho : float
+        > 0; 7 is EDM's, 1 is linear in sigma, and as rho grows it becomes `exponential_law`.
+
+    Raises
+    ------
+    ValueError
+        A range or rho outside these bounds.
+
+    Examples
+    --------
     >>> print(karras_law(0.002, 80.0)([0.0, 0.5, 1.0]).round(4))
     [8.0000e+01 2.5152e+00 2.0000e-03]
     """
@@ -42,11 +51,17 @@ def karras_law(sigma_min: float, sigma_max: float, *, rho: float = 7.0) -> Law:
 def exponential_law(sigma_min: float, sigma_max: float) -> Law:
     """Uniform in log sigma (uniform log-SNR): sigma(u) = sigma_max^(1-u) sigma_min^u.
 
-    Args:
-        sigma_min: > 0 (its logarithm is taken). sigma_max: above it, finite.
-
     Source: Lu et al., arXiv:2206.00927 (steps uniform in lambda); k-diffusion `get_sigmas_exponential`.
 
+    Parameters
+    ----------
+    sigma_min : float
+        > 0 (its logarithm is taken).
+    sigma_max : float
+        Above `sigma_min`, finite.
+
+    Examples
+    --------
     >>> print(exponential_law(0.01, 100.0)([0.0, 0.5, 1.0]))
     [1.e+02 1.e+00 1.e-02]
     """
@@ -58,12 +73,19 @@ def exponential_law(sigma_min: float, sigma_max: float) -> Law:
 def polyexponential_law(sigma_min: float, sigma_max: float, *, rho: float = 1.0) -> Law:
     """A power of the ramp in log sigma: ln sigma(u) = (1-u)^rho (ln sigma_max - ln sigma_min) + ln sigma_min.
 
-    Args:
-        sigma_min: > 0. sigma_max: above it, finite.
-        rho: > 0; 1 is `exponential_law`, more puts more points at low noise.
-
     Source: k-diffusion `get_sigmas_polyexponential`.
 
+    Parameters
+    ----------
+    sigma_min : float
+        > 0.
+    sigma_max : float
+        Above `sigma_min`, finite.
+    rho : float
+        > 0; 1 is `exponential_law`, more puts more points at low noise.
+
+    Examples
+    --------
     >>> print(polyexponential_law(0.01, 100.0, rho=2.0)([0.0, 0.5, 1.0]).round(6))
     [1.e+02 1.e-01 1.e-02]
     """
@@ -80,11 +102,17 @@ def kl_optimal_law(sigma_min: float, sigma_max: float) -> Law:
     Optimal for data of unit variance in every direction; for other data see `tangent_law`, whose scale is free. Both
     published conventions are cuts of it: `grid(law, n, final=0.0)` is ComfyUI's, `grid(law, n)` A1111's.
 
-    Args:
-        sigma_min: >= 0. sigma_max: above it, finite.
-
     Source: Sabour et al., arXiv:2404.14507, Theorem 3.1, with c = 1.
 
+    Parameters
+    ----------
+    sigma_min : float
+        >= 0.
+    sigma_max : float
+        Above `sigma_min`, finite.
+
+    Examples
+    --------
     >>> print(kl_optimal_law(0.0, 1.0)([0.0, 0.5, 1.0]).round(6))
     [1.       0.414214 0.      ]
     """
@@ -96,12 +124,19 @@ def kl_optimal_law(sigma_min: float, sigma_max: float) -> Law:
 def cosine_law(sigma_min: float, sigma_max: float, *, s: float = 0.008) -> Law:
     """Uniform t on the cosine path with its offset: `uniform_t_law` on `VPCosine(s)`.
 
-    Args:
-        sigma_min: >= 0. sigma_max: above it, finite.
-        s: offset, >= 0; at 0 this is `kl_optimal_law`.
-
     Source: Nichol & Dhariwal, arXiv:2102.09672, eq. (17).
 
+    Parameters
+    ----------
+    sigma_min : float
+        >= 0.
+    sigma_max : float
+        Above `sigma_min`, finite.
+    s : float
+        Offset, >= 0; at 0 this is `kl_optimal_law`.
+
+    Examples
+    --------
     >>> print(cosine_law(0.002, 80.0)([0.0, 0.5, 1.0]).round(6))
     [8.00000e+01 9.99972e-01 2.00000e-03]
     """
@@ -118,12 +153,19 @@ def beta_law(sigma_min: float, sigma_max: float, *, alpha: float = 0.6, beta: fl
     The name has two meanings: this one is A1111's and diffusers' (`use_beta_sigmas`); ComfyUI's takes the quantiles
     over the timestep's index, see `beta_timestep_grid`.
 
-    Args:
-        sigma_min: >= 0. sigma_max: above it, finite.
-        alpha, beta: > 0.
-
     Source: Lee et al., arXiv:2407.12173; A1111 `beta_scheduler`; diffusers `_convert_to_beta`.
 
+    Parameters
+    ----------
+    sigma_min : float
+        >= 0.
+    sigma_max : float
+        Above `sigma_min`, finite.
+    alpha, beta : float
+        > 0.
+
+    Examples
+    --------
     >>> print(beta_law(0.002, 80.0)([0.0, 0.25, 0.5, 1.0]).round(4))
     [8.00000e+01 6.59459e+01 4.00010e+01 2.00000e-03]
     """
@@ -142,11 +184,17 @@ def golden_law(sigma_min: float, sigma_max: float) -> Law:
     Just before u = 1 it dips below sigma_min, by design of the formula; only grids of more than about
     (sigma_max / sigma_min)^1.6 steps come near that, and `grid` refuses them.
 
-    Args:
-        sigma_min: >= 0. sigma_max: above it, finite.
-
     Source: Extraltodeus/sigmas_tools_and_the_golden_scheduler, node "The Golden Scheduler".
 
+    Parameters
+    ----------
+    sigma_min : float
+        >= 0.
+    sigma_max : float
+        Above `sigma_min`, finite.
+
+    Examples
+    --------
     >>> print(golden_law(0.0, 1.0)([0.0, 0.5, 1.0]).round(6))
     [1.       0.325779 0.      ]
     """
@@ -163,12 +211,21 @@ def laplace_law(sigma_min: float, sigma_max: float, *, mu: float = 0.0, beta: fl
     At u = 0 and 1 it is sigma_max and sigma_min themselves (the published code stops at e^(mu +- 11.5 beta) where the
     range is wider than that). On a narrow range several points clip to one end and `grid` refuses them.
 
-    Args:
-        sigma_min: > 0. sigma_max: above it, finite.
-        mu: median of ln sigma. beta: > 0, its spread.
-
     Source: Hang et al., arXiv:2407.03297; ComfyUI `get_sigmas_laplace`.
 
+    Parameters
+    ----------
+    sigma_min : float
+        > 0.
+    sigma_max : float
+        Above `sigma_min`, finite.
+    mu : float
+        Median of ln sigma.
+    beta : float
+        > 0, its spread.
+
+    Examples
+    --------
     >>> print(laplace_law(0.002, 80.0)([0.0, 0.25, 0.5, 1.0]).round(6))
     [8.000000e+01 1.414199e+00 1.000000e+00 2.000000e-03]
     """
@@ -191,15 +248,24 @@ def uniform_t_law(sigma_min: float, sigma_max: float, *, path: NoisePath) -> Law
 
     `grid(law, n, final=0.0)` is k-diffusion's `get_sigmas`, ComfyUI's `normal` and A1111's `uniform`.
 
-    Args:
-        sigma_min: >= 0. sigma_max: above it, finite. Both within `path.sigma_domain`.
-        path: where t comes from. On `EDM()` this law is linear in sigma; on `VE()` it is `exponential_law`.
-
-    Raises:
-        GridError: the path does not reach sigma_min or sigma_max.
-
     Source: Song et al., arXiv:2010.02502, appendix D.2 ("linear"); k-diffusion `DiscreteSchedule.get_sigmas`.
 
+    Parameters
+    ----------
+    sigma_min : float
+        >= 0.
+    sigma_max : float
+        Above `sigma_min`, finite. Both within `path.sigma_domain`.
+    path : NoisePath
+        Where t comes from. On `EDM()` this law is linear in sigma; on `VE()` it is `exponential_law`.
+
+    Raises
+    ------
+    GridError
+        The path does not reach sigma_min or sigma_max.
+
+    Examples
+    --------
     >>> from eigenstep.paths import VPLinear
     >>> print(uniform_t_law(0.01, 152.0, path=VPLinear())([0.0, 0.5, 1.0]).round(4))
     [1.5200e+02 3.4204e+00 1.0000e-02]
@@ -212,7 +278,7 @@ def quadratic_t_law(sigma_min: float, sigma_max: float, *, path: NoisePath) -> L
 
     t(u) = ((1-u) sqrt(t(sigma_max)) + u sqrt(t(sigma_min)))^2;  sigma(u) = sigma(t(u))
 
-    Args, errors: as `uniform_t_law`.
+    Parameters and errors as in `uniform_t_law`.
 
     Source: Song et al., arXiv:2010.02502, appendix D.2 ("quadratic"); diff-sampler `time_uniform` with rho = 2.
 
@@ -240,13 +306,20 @@ def rescaled_entropic_law(sigma_min: float, sigma_max: float, *, spectrum: Spect
     R(sigma) = integral of mmse(s) / s^2 ds = sum_i m_i sqrt(lambda_i) atan(sigma / sqrt(lambda_i));
     R(sigma(u)) = (1-u) R(sigma_max) + u R(sigma_min), solved for sigma by Newton's method.
 
-    Args:
-        sigma_min: >= 0. sigma_max: above it, finite.
-        spectrum: the eigenvalues lambda_i and multiplicities m_i; lambda = 0 contributes nothing. With one eigenvalue
-            this is the tangent law of scale sqrt(lambda).
-
     Source: Stancevic et al., arXiv:2504.13612 (rescaled entropic time), closed form for a Gaussian derived here.
 
+    Parameters
+    ----------
+    sigma_min : float
+        >= 0.
+    sigma_max : float
+        Above `sigma_min`, finite.
+    spectrum : Spectrum
+        The eigenvalues lambda_i and multiplicities m_i; lambda = 0 contributes nothing. With one eigenvalue this is the
+        tangent law of scale sqrt(lambda).
+
+    Examples
+    --------
     >>> from eigenstep.spectrum import Spectrum
     >>> print(rescaled_entropic_law(0.0, 80.0, spectrum=Spectrum.from_eigenvalues([4.0, 0.01]))([0.0, 0.5]).round(4))
     [80.      1.8129]

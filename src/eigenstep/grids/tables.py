@@ -17,18 +17,26 @@ def ays_grid(n: int, *, model: str = "sd15", final: float | None = None) -> Floa
     n = 10 is the table itself (n + 1 = 11 noise levels); other n are its authors' interpolation, linear in log sigma
     over the index.
 
-    Args:
-        n: number of steps, >= 1.
-        model: "sd15", "sdxl", "svd" or "deepfloyd-if".
-        final: replaces the last level (ComfyUI's node and diffusers put 0 there); None keeps it. A1111 instead appends
-            a 0 to n levels: `grid(ays_law(lo, hi), n, final=0.0)` at the table's own ends.
-
-    Raises:
-        ValueError: unknown model.
-
     Source: Sabour et al., arXiv:2404.14507, Table 3; "sd15" and "sdxl" with the digits of ComfyUI
     comfy_extras/nodes_align_your_steps.py, which are Stable Diffusion's own levels at the table's timesteps.
 
+    Parameters
+    ----------
+    n : int
+        Number of steps, >= 1.
+    model : str
+        "sd15", "sdxl", "svd" or "deepfloyd-if".
+    final : float or None
+        Replaces the last level (ComfyUI's node and diffusers put 0 there); None keeps it. A1111 instead appends a 0 to
+        n levels: `grid(ays_law(lo, hi), n, final=0.0)` at the table's own ends.
+
+    Raises
+    ------
+    ValueError
+        Unknown model.
+
+    Examples
+    --------
     >>> print(ays_grid(5, model="sdxl", final=0.0).round(3))
     [14.615  3.768  1.341  0.555  0.233  0.   ]
     """
@@ -41,10 +49,17 @@ def ays_law(sigma_min: float, sigma_max: float, *, model: str = "sd15") -> Law:
 
     At the table's own ends it is the published table; elsewhere it is our use of its shape, not a published grid.
 
-    Args:
-        sigma_min: > 0. sigma_max: above it, finite.
-        model: as `ays_grid`.
+    Parameters
+    ----------
+    sigma_min : float
+        > 0.
+    sigma_max : float
+        Above `sigma_min`, finite.
+    model : str
+        As in `ays_grid`.
 
+    Examples
+    --------
     >>> print(ays_law(0.002, 80.0, model="sd15")([0.0, 0.5, 1.0]).round(4))
     [8.000e+01 1.458e+00 2.000e-03]
     """
@@ -56,16 +71,24 @@ def gits_grid(n: int, *, coeff: float = 1.2, final: float | None = None) -> Floa
 
     n = 2 ... 20 are published each; more steps are the 20-step table interpolated log-linearly, as in ComfyUI.
 
-    Args:
-        n: number of steps, >= 2.
-        coeff: the dynamic programme's discount, 1.0 or 1.2 (ComfyUI's default); the source has others.
-        final: replaces the last level (ComfyUI puts 0 there); None keeps it.
-
-    Raises:
-        ValueError: n < 2, or a coeff that is not here.
-
     Source: Chen et al., arXiv:2405.11326; values as released in ComfyUI comfy_extras/nodes_gits.py (figures only).
 
+    Parameters
+    ----------
+    n : int
+        Number of steps, >= 2.
+    coeff : float
+        The dynamic programme's discount, 1.0 or 1.2 (ComfyUI's default); the source has others.
+    final : float or None
+        Replaces the last level (ComfyUI puts 0 there); None keeps it.
+
+    Raises
+    ------
+    ValueError
+        n < 2, or a coeff that is not here.
+
+    Examples
+    --------
     >>> print(gits_grid(4, final=0.0).round(3))
     [14.615  2.363  0.922  0.366  0.   ]
     """
@@ -77,11 +100,19 @@ def gits_grid(n: int, *, coeff: float = 1.2, final: float | None = None) -> Floa
 def gits_law(sigma_min: float, sigma_max: float, *, n: int, coeff: float = 1.2) -> Law:
     """The *shape* of the n-step GITS table, stretched to another range affinely in log sigma.
 
-    Args:
-        sigma_min: > 0. sigma_max: above it, finite.
-        n: which table, >= 2 (above 20, the 20-step one).
-        coeff: as `gits_grid`.
+    Parameters
+    ----------
+    sigma_min : float
+        > 0.
+    sigma_max : float
+        Above `sigma_min`, finite.
+    n : int
+        Which table, >= 2 (above 20, the 20-step one).
+    coeff : float
+        As in `gits_grid`.
 
+    Examples
+    --------
     >>> print(gits_law(0.002, 80.0, n=4)([0.0, 0.5, 1.0]).round(4))
     [8.000e+01 7.203e-01 2.000e-03]
     """

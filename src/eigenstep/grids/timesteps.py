@@ -38,19 +38,30 @@ def timestep_grid(
 
     `leading` does not start at the path's sigma_max (T = 1000, n = 10: at t = 900).
 
-    Args:
-        n: number of steps, 1 <= n <= T.
-        path: where the timesteps live.
-        spacing: one of the three names.
-        steps_offset: >= 0, added to every timestep, `leading` on a discrete path only (1 in Stable Diffusion 1.5).
-        final: where the grid ends, >= 0: 0 is diffusers' final_sigmas_type "zero"; path.sigma_min its "sigma_min".
-
-    Raises:
-        GridError: n above T, or `final` not below the last level.
-        ValueError: an unknown spacing, an offset where none applies or that runs past T - 1.
-
     Source: Lin et al., arXiv:2305.08891, Table 2; diffusers `DDIMScheduler.set_timesteps`.
 
+    Parameters
+    ----------
+    n : int
+        Number of steps, 1 <= n <= T.
+    path : NoisePath
+        Where the timesteps live.
+    spacing : {"trailing", "leading", "linspace"}
+        One of the three names.
+    steps_offset : int
+        >= 0, added to every timestep, `leading` on a discrete path only (1 in Stable Diffusion 1.5).
+    final : float
+        Where the grid ends, >= 0: 0 is diffusers' final_sigmas_type "zero"; path.sigma_min its "sigma_min".
+
+    Raises
+    ------
+    GridError
+        n above T, or `final` not below the last level.
+    ValueError
+        An unknown spacing, an offset where none applies or that runs past T - 1.
+
+    Examples
+    --------
     >>> path = VPDiscrete.sd15()
     >>> print(path.sigma_to_t(timestep_grid(4, path=path)[:-1]).round())
     [999. 749. 499. 249.]
@@ -94,16 +105,24 @@ def sgm_uniform_grid(n: int, *, path: NoisePath, final: float = 0.0) -> Float:
 
     t_k = t_max - k (t_max - t_min)/n, k < n: `timestep_grid`'s trailing without its rounding to integers.
 
-    Args:
-        n: number of steps, >= 1.
-        path: gives t_max, t_min and sigma(t).
-        final: where the grid ends, >= 0.
-
-    Raises:
-        GridError: `final` not below the last level.
-
     Source: Comfy-Org/ComfyUI comfy/samplers.py, `normal_scheduler` with sgm=True; Stability generative-models.
 
+    Parameters
+    ----------
+    n : int
+        Number of steps, >= 1.
+    path : NoisePath
+        Gives t_max, t_min and sigma(t).
+    final : float
+        Where the grid ends, >= 0.
+
+    Raises
+    ------
+    GridError
+        `final` not below the last level.
+
+    Examples
+    --------
     >>> print(sgm_uniform_grid(3, path=VPDiscrete.sd15()).round(4))
     [14.6146  2.9183  0.9324  0.    ]
     """
@@ -116,16 +135,24 @@ def simple_grid(n: int, *, path: NoisePath, final: float = 0.0) -> Float:
 
     sigma_k = S[T - 1 - floor(k T/n)], k < n, with S the ascending table of T sigmas.
 
-    Args:
-        n: number of steps, 1 <= n <= T.
-        path: a discrete path.
-        final: where the grid ends, >= 0.
-
-    Raises:
-        GridError: a continuous path, n above T, `final` not below the last level.
-
     Source: Comfy-Org/ComfyUI comfy/samplers.py, `simple_scheduler`.
 
+    Parameters
+    ----------
+    n : int
+        Number of steps, 1 <= n <= T.
+    path : NoisePath
+        A discrete path.
+    final : float
+        Where the grid ends, >= 0.
+
+    Raises
+    ------
+    GridError
+        A continuous path, n above T, `final` not below the last level.
+
+    Examples
+    --------
     >>> print(simple_grid(3, path=VPDiscrete.sd15()).round(4))
     [14.6146  2.9183  0.9324  0.    ]
     """
@@ -143,16 +170,24 @@ def ddim_uniform_grid(n: int, *, path: NoisePath, final: float = 0.0) -> Float:
     steps; since n steps mean n + 1 sigmas here, those n are refused. (Its special case for tables whose second entry is
     0 cannot arise: a path's sigmas are positive.)
 
-    Args:
-        n: number of steps, 1 <= n <= T.
-        path: a discrete path.
-        final: where the grid ends, >= 0.
-
-    Raises:
-        GridError: the recipe yields another number of steps (named), a continuous path, n above T.
-
     Source: Comfy-Org/ComfyUI comfy/samplers.py, `ddim_scheduler`.
 
+    Parameters
+    ----------
+    n : int
+        Number of steps, 1 <= n <= T.
+    path : NoisePath
+        A discrete path.
+    final : float
+        Where the grid ends, >= 0.
+
+    Raises
+    ------
+    GridError
+        The recipe yields another number of steps (named), a continuous path, n above T.
+
+    Examples
+    --------
     >>> print(ddim_uniform_grid(4, path=VPDiscrete.sd15()).round(4))
     [4.1167 1.6237 0.6984 0.0413 0.    ]
     """
@@ -175,17 +210,26 @@ def beta_timestep_grid(
     sigma_k = S[round(I^{-1}(1 - k/n; alpha, beta) (T - 1))], k < n. ComfyUI drops repeated indices and so returns fewer
     steps for some n; those n are refused. `beta_law` is the other scheduler of this name.
 
-    Args:
-        n: number of steps, 1 <= n <= T.
-        path: a discrete path.
-        alpha, beta: > 0.
-        final: where the grid ends, >= 0.
-
-    Raises:
-        GridError: two quantiles round to one timestep (naming how many are left), a continuous path, n above T.
-
     Source: Lee et al., arXiv:2407.12173; Comfy-Org/ComfyUI comfy/samplers.py, `beta_scheduler`.
 
+    Parameters
+    ----------
+    n : int
+        Number of steps, 1 <= n <= T.
+    path : NoisePath
+        A discrete path.
+    alpha, beta : float
+        > 0.
+    final : float
+        Where the grid ends, >= 0.
+
+    Raises
+    ------
+    GridError
+        Two quantiles round to one timestep (naming how many are left), a continuous path, n above T.
+
+    Examples
+    --------
     >>> print(beta_timestep_grid(3, path=VPDiscrete.sd15()).round(4))
     [14.6146  3.6758  0.7624  0.    ]
     """
@@ -217,17 +261,26 @@ def linear_quadratic_grid(
     (ComfyUI starts flow models at f_0 = 1, where sigma is infinite: the limit of large sigma_max. Its use on other
     models, with sigma_k = (1 - z_k) sigma_max, is not this grid.)
 
-    Args:
-        n: number of steps, >= 1; n = 1 is [sigma_max, 0].
-        sigma_max: > 0, finite.
-        threshold_noise: tau, in (0, 1).
-        linear_steps: m, 1 <= m < n; None is n // 2.
-
-    Raises:
-        GridError: tau n >= m makes the grid rise.
-
     Source: Mochi (genmoai/models `linear_quadratic_schedule`); Comfy-Org/ComfyUI comfy/samplers.py.
 
+    Parameters
+    ----------
+    n : int
+        Number of steps, >= 1; n = 1 is [sigma_max, 0].
+    sigma_max : float
+        > 0, finite.
+    threshold_noise : float
+        tau, in (0, 1).
+    linear_steps : int or None
+        m, 1 <= m < n; None is n // 2.
+
+    Raises
+    ------
+    GridError
+        tau n >= m makes the grid rise.
+
+    Examples
+    --------
     >>> print(linear_quadratic_grid(4, 999.0).round(4))
     [999.      73.1427  37.4986   2.6268   0.    ]
     """
