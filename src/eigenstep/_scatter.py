@@ -45,6 +45,11 @@ class Scatter:
         """Stage rows of shape (m, dim), already known to be finite, and fold every block that fills."""
         if not len(rows):
             return
+        if self.dtype == np.float32 and max(float(rows.max()), -float(rows.min())) > 1e37:
+            raise ValueError(
+                f"values up to {max(float(rows.max()), -float(rows.min())):.3g} are too large for float32 sums; use "
+                'precision="float64".'
+            )
         if self._block is None:
             self._block = np.empty((min(self._block_rows, max(len(rows), 256)), self.dim), self.dtype)
         if self.count == 0:

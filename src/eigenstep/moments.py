@@ -86,7 +86,8 @@ class Moments:
 
         Raises
         ------
-        ValueError : items of another shape, an empty batch, NaN or infinite values (by index in the whole stream).
+        ValueError : items of another shape, an empty batch, NaN or infinite values (by index in the whole stream),
+            values beyond 1e37 with float32 precision.
         TypeError : complex numbers, text, objects.
         """
         items = sample_array(batch, "batch", first_item=self.count)

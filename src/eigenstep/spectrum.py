@@ -88,11 +88,7 @@ class Spectrum:
         if lam[0] == 0:
             raise ValueError("`eigenvalues` are all zero: the data are constant and there is nothing to sample.")
         m = np.ones_like(lam) if self.multiplicities is None else _one_each(self.multiplicities, "multiplicities", lam)
-        if m.min() <= 0:
-            raise ValueError(
-                f"`multiplicities` must be positive, got {m.min():.6g} at index {int(m.argmin())}; leave absent "
-                "eigenvalues out."
-            )
+        _refuse_non_positive(m)
         energy = np.zeros_like(lam) if self.mean_energy is None else _one_each(self.mean_energy, "mean_energy", lam)
         if energy.min() < 0:
             raise ValueError(f"`mean_energy` must not be negative, got {energy.min():.6g} at index {energy.argmin()}.")
@@ -129,11 +125,12 @@ class Spectrum:
 
         Degenerate cases: with n <= dim the covariance has rank n - 1 at most; the other eigenvalues are exactly zero,
         and `RankWarning` says so. Eigenvalues lost in rounding (see `from_covariance`) are set to exactly zero;
-        those of constant pixels are real zeros.
+        those of constant pixels are real zeros. Pixels that depend on each other give zeros with float64 products, and
+        may give eigenvalues near 1e-8 of the largest with float32 ones.
 
         Raises
         ------
-        ValueError : NaN or infinite pixels (by item and count), one sample, none, constant data.
+        ValueError : NaN or infinite pixels (by item and count), one sample, none, constant data, float32 beyond 1e37.
         TypeError : complex numbers, text, objects.
 
         Examples
@@ -261,6 +258,7 @@ class Spectrum:
             raise ValueError(f"`eigenvalues` must have 1 dimension, got shape {lam.shape}.")
         m = np.ones_like(lam) if multiplicities is None else real_array(multiplicities, "multiplicities")
         m = np.full_like(lam, float(m)) if m.ndim == 0 else _one_each(m, "multiplicities", lam)
+        _refuse_non_positive(m)
         energy = real_array(mean_energy, "mean_energy")
         energy = float(energy) * m / m.sum() if energy.ndim == 0 else _one_each(energy, "mean_energy", lam)
         order = np.argsort(-lam, kind="stable")
@@ -546,6 +544,14 @@ def _whole(number: float) -> int | float:
     """An int where the number is one, to the rounding of a sum of real multiplicities."""
     nearest = round(number)
     return nearest if abs(number - nearest) <= 1e-9 * max(number, 1.0) else number
+
+
+def _refuse_non_positive(m: Float) -> None:
+    if m.size and m.min() <= 0:
+        raise ValueError(
+            f"`multiplicities` must be positive, got {m.min():.6g} at index {int(m.argmin())}; leave absent "
+            "eigenvalues out."
+        )
 
 
 def _one_each(value: ArrayLike, name: str, eigenvalues: Float) -> Float:
