@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import errno
 import json
+import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -345,6 +347,32 @@ class TestCompare:
         assert result.exit_code == 2
         assert "squared Wasserstein distance" in result.stdout
         assert "Is a directory" in result.stderr
+
+
+SHARED = Path(os.environ.get("EIGENSTEP_SHARED", Path(__file__).parents[2] / "shared"))
+"""Where the data of the zoo lie: too large for the repository, read where they are present."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", zoo_names())
+def test_the_zoo_is_made_again_by_its_own_command(name, tmp_path):
+    kept = Spectrum.from_zoo(name)
+    command = str(kept.provenance["command"])
+    if "EIGENSTEP_SHARED" in command and not (SHARED / "data").is_dir():
+        pytest.skip(f"the data of {name} are not at {SHARED}; set EIGENSTEP_SHARED to their folder")
+    program, *arguments = shlex.split(command.replace("$EIGENSTEP_SHARED", str(SHARED)))
+    assert program == "eigenstep"
+    arguments[-1] = tmp_path / arguments[-1]
+    done(*arguments, "--quiet")
+    made = Spectrum.load(arguments[-1])
+    # Another BLAS and another JPEG decoder round differently; small eigenvalues feel it relative to the largest.
+    scale = kept.eigenvalues[0]
+    np.testing.assert_allclose(made.eigenvalues, kept.eigenvalues, rtol=1e-6, atol=1e-9 * scale)
+    np.testing.assert_allclose(made.trace, kept.trace, rtol=1e-9)
+    assert (made.dim, made.n_samples) == (kept.dim, kept.n_samples)
+    ours, theirs = (optimal_grid(s, 6, 0.002, 80.0).sigmas for s in (made, kept))
+    # What matters: the planned levels. The search itself stops within 1e-6 of stationary.
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4)
 
 
 def test_zoo_lists_every_spectrum():
