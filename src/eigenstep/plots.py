@@ -41,19 +41,31 @@ def error_against_steps(
 ) -> Axes:
     """Draw one curve of error against the number of steps for each kind of grid, on a logarithmic axis.
 
-    Args:
-        steps: (m,) numbers of steps, ascending integers >= 1.
-        errors: for each grid its (m,) errors > 0; NaN where a grid has no entry at that number of steps.
-        ours: the key of `errors` that is drawn thick and on top.
-        named: the other keys that get a colour and a label, at most six; the rest stay grey. None names the four that
-            end lowest.
-        ylabel: the axis label: name the objective and its unit here.
-        title: a line above the figure; empty for none.
-        ax: where to draw; None makes a figure.
+    Parameters
+    ----------
+    steps : array_like, (m,)
+        Numbers of steps, ascending integers >= 1.
+    errors : mapping of str to array_like, (m,)
+        For each grid its errors > 0; NaN where a grid has no entry at that number of steps.
+    ours : str
+        The key of `errors` that is drawn thick and on top.
+    named : sequence of str, optional
+        The other keys that get a colour and a label, at most six; the rest stay grey. None names the four
+        that end lowest.
+    ylabel : str
+        The axis label: name the objective and its unit here.
+    title : str
+        A line above the figure; empty for none.
+    ax : Axes, optional
+        Where to draw; None makes a figure.
 
-    Raises:
-        ValueError: `ours` or a name in `named` is not in `errors`, lengths differ, or an error is not positive.
+    Raises
+    ------
+    ValueError
+        `ours` or a name in `named` is not in `errors`, lengths differ, or an error is not positive.
 
+    Examples
+    --------
     >>> ax = error_against_steps([3, 4], {"karras": [0.9, 0.7], "optimal": [0.5, 0.3]}, ours="optimal")
     >>> [text.get_text() for text in ax.texts]
     ['optimal', 'karras']
@@ -99,15 +111,24 @@ def grids_on_line(
     The axis is logarithmic and runs from high sigma to low, as sampling does; a final sigma of 0, which a logarithmic
     axis cannot hold, is an open dot at the right end, over the tick "0".
 
-    Args:
-        grids: for each name its n+1 descending sigmas, in data units; drawn from top to bottom in this order.
-        ours: the key drawn in our colour; None for none.
-        title: a line above the figure; empty for none.
-        ax: where to draw; None makes a figure as tall as the number of grids asks for.
+    Parameters
+    ----------
+    grids : mapping of str to array_like, (n+1,)
+        For each name its n+1 descending sigmas, in data units; drawn from top to bottom in this order.
+    ours : str, optional
+        The key drawn in our colour; None for none.
+    title : str
+        A line above the figure; empty for none.
+    ax : Axes, optional
+        Where to draw; None makes a figure as tall as the number of grids asks for.
 
-    Raises:
-        ValueError: no grid, a grid that does not descend, or `ours` not among the names.
+    Raises
+    ------
+    ValueError
+        No grid, a grid that does not descend, or `ours` not among the names.
 
+    Examples
+    --------
     >>> ax = grids_on_line({"optimal": [80.0, 4.0, 0.5, 0.0], "karras": [80.0, 2.5, 0.002, 0.0]}, ours="optimal")
     >>> [label.get_text() for label in ax.get_yticklabels()]
     ['optimal', 'karras']
@@ -159,17 +180,27 @@ def retained_variance(
 ) -> Axes:
     """Draw, for each grid, which share of every eigenvalue's variance its samples keep: the detail a grid loses.
 
-    Args:
-        eigenvalues: (k,) eigenvalues of the data's covariance, in squared data units; those equal to 0 are left out,
-            since a logarithmic axis cannot hold them.
-        ratios: for each name (k,) ratios of output variance to true variance; 1 is perfect.
-        ours: the key drawn thick; None for none.
-        title: a line above the figure; empty for none.
-        ax: where to draw; None makes a figure.
+    Parameters
+    ----------
+    eigenvalues : array_like, (k,)
+        Eigenvalues of the data's covariance, in squared data units; those equal to 0 are left out, since a
+        logarithmic axis cannot hold them.
+    ratios : mapping of str to array_like, (k,)
+        For each name the ratios of output variance to true variance; 1 is perfect.
+    ours : str, optional
+        The key drawn thick; None for none.
+    title : str
+        A line above the figure; empty for none.
+    ax : Axes, optional
+        Where to draw; None makes a figure.
 
-    Raises:
-        ValueError: lengths differ, all eigenvalues are 0, more than seven names, or `ours` not among them.
+    Raises
+    ------
+    ValueError
+        Lengths differ, all eigenvalues are 0, more than seven names, or `ours` not among them.
 
+    Examples
+    --------
     >>> ax = retained_variance([4.0, 1.0, 0.0], {"optimal": [0.99, 0.9, 1.0]}, ours="optimal")
     >>> [float(r) for r in ax.lines[-1].get_ydata()]
     [0.99, 0.9]
@@ -210,15 +241,24 @@ def eigenvalue_curve(
     An eigenvalue of multiplicity m covers m ranks. Eigenvalues of exactly 0, which a logarithmic axis cannot hold, are
     counted in the curve's label.
 
-    Args:
-        spectra: for each name a `Spectrum`; at most seven.
-        ours: the key drawn thick; None for none.
-        title: a line above the figure; empty for none.
-        ax: where to draw; None makes a figure.
+    Parameters
+    ----------
+    spectra : mapping of str to Spectrum
+        For each name a `Spectrum`; at most seven.
+    ours : str, optional
+        The key drawn thick; None for none.
+    title : str
+        A line above the figure; empty for none.
+    ax : Axes, optional
+        Where to draw; None makes a figure.
 
-    Raises:
-        ValueError: no spectrum, more than seven, a spectrum of zeros only, or `ours` not among the names.
+    Raises
+    ------
+    ValueError
+        No spectrum, more than seven, a spectrum of zeros only, or `ours` not among the names.
 
+    Examples
+    --------
     >>> ax = eigenvalue_curve({"two": Spectrum.from_eigenvalues([4.0, 1.0, 0.0])})
     >>> ax.texts[0].get_text()
     'two (1 of 3 are 0)'

@@ -40,12 +40,18 @@ FLOW_SHIFTS: Mapping[str, float] = {"flow": 1.0, "flow-shift3": 3.0}
 def k_diffusion(sigmas: ArrayLike) -> str:
     """A line of Python that makes the `sigmas` tensor of k-diffusion's samplers.
 
-    Args:
-        sigmas: (n+1,) descending noise levels, in data units.
+    Parameters
+    ----------
+    sigmas : array_like, (n+1,)
+        Descending noise levels, in data units.
 
-    Raises:
-        ValueError: `sigmas` is not a descending grid.
+    Raises
+    ------
+    ValueError
+        `sigmas` is not a descending grid.
 
+    Examples
+    --------
     >>> print(k_diffusion([80.0, 2.5, 0.002, 0.0]))
     sigmas = torch.tensor([80.0, 2.5, 0.002, 0.0])
     """
@@ -58,13 +64,20 @@ def comfyui(sigmas: ArrayLike, *, flow: bool = False) -> str:
     The node finds its numbers by a pattern that knows no exponents (2e-05 would become two numbers), so every value is
     written out in full.
 
-    Args:
-        sigmas: (n+1,) descending noise levels, in data units.
-        flow: True for flow-matching models (SD3, Flux, Wan), whose levels in ComfyUI are sigma/(1+sigma).
+    Parameters
+    ----------
+    sigmas : array_like, (n+1,)
+        Descending noise levels, in data units.
+    flow : bool
+        True for flow-matching models (SD3, Flux, Wan), whose levels in ComfyUI are sigma/(1+sigma).
 
-    Raises:
-        ValueError: `sigmas` is not a descending grid.
+    Raises
+    ------
+    ValueError
+        `sigmas` is not a descending grid.
 
+    Examples
+    --------
     >>> comfyui([14.6146, 1.0, 0.00002, 0.0])
     '14.6146, 1.0, 0.00002, 0.0'
     >>> comfyui([999.0, 1.0, 0.0], flow=True)
@@ -79,14 +92,21 @@ def diffusers(sigmas: ArrayLike, *, path: str = "edm") -> str:
 
     All three make Euler steps, which are DDIM's; diffusers' other schedulers take no noise levels.
 
-    Args:
-        sigmas: (n+1,) descending noise levels, in data units.
-        path: the model's path by name: `edm`, a discrete path (`ddpm`, `sd15`, `squaredcos`) or a flow path (`flow`,
-            `flow-shift3`).
+    Parameters
+    ----------
+    sigmas : array_like, (n+1,)
+        Descending noise levels, in data units.
+    path : str
+        The model's path by name: `edm`, a discrete path (`ddpm`, `sd15`, `squaredcos`) or a flow path (`flow`,
+        `flow-shift3`).
 
-    Raises:
-        ValueError: diffusers has no scheduler that takes noise levels on that path; or as in the three functions.
+    Raises
+    ------
+    ValueError
+        No diffusers scheduler takes noise levels on that path; or as in the three functions.
 
+    Examples
+    --------
     >>> print(diffusers([14.6146, 1.0, 0.0], path="sd15").splitlines()[4])
     scheduler = EulerDiscreteScheduler(beta_schedule='scaled_linear', beta_start=0.00085, beta_end=0.012)
     """
@@ -103,14 +123,21 @@ def diffusers_euler(sigmas: ArrayLike, *, config: Mapping[str, object]) -> str:
 
     Not to DDIMScheduler, which takes no grid and assumes equal strides.
 
-    Args:
-        sigmas: (n+1,) descending noise levels, in data units.
-        config: arguments of the scheduler that describe the model's path, for example
-            `{"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}`.
+    Parameters
+    ----------
+    sigmas : array_like, (n+1,)
+        Descending noise levels, in data units.
+    config : mapping
+        Arguments of the scheduler that describe the model's path, for example
+        `{"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}`.
 
-    Raises:
-        ValueError: `sigmas` is not a descending grid.
+    Raises
+    ------
+    ValueError
+        `sigmas` is not a descending grid.
 
+    Examples
+    --------
     >>> print(diffusers_euler([14.6146, 1.0, 0.0], config={"beta_schedule": "scaled_linear"}))
     from diffusers import EulerDiscreteScheduler
     <BLANKLINE>
@@ -139,13 +166,20 @@ def diffusers_flow(sigmas: ArrayLike, *, shift: float = 1.0) -> str:
     The scheduler shifts what it is given, u -> k u / (1 + (k-1) u); the snippet undoes that beforehand with the shift
     of the scheduler it meets, u = level / (k - (k-1) level), so that the planned levels are the ones used.
 
-    Args:
-        sigmas: (n+1,) descending noise levels, in data units, ending in 0, which the scheduler adds by itself.
-        shift: the `shift` > 0 of the scheduler that the snippet makes.
+    Parameters
+    ----------
+    sigmas : array_like, (n+1,)
+        Descending noise levels, in data units, ending in 0, which the scheduler adds by itself.
+    shift : float
+        The `shift` > 0 of the scheduler that the snippet makes.
 
-    Raises:
-        ValueError: `sigmas` is not a descending grid that ends in 0, or `shift` is not positive.
+    Raises
+    ------
+    ValueError
+        `sigmas` is not a descending grid that ends in 0, or `shift` is not positive.
 
+    Examples
+    --------
     >>> print(diffusers_flow([999.0, 1.0, 0.0], shift=3.0))
     from diffusers import FlowMatchEulerDiscreteScheduler
     <BLANKLINE>
@@ -182,13 +216,20 @@ def diffusers_edm(sigmas: ArrayLike, *, sigma_min: float = 0.002) -> str:
     The scheduler takes a ramp in [0, 1] and puts it through Karras's formula with rho = 7; the snippet holds the ramp
     that comes out as the grid, ramp = (sigma_0^(1/7) - sigma^(1/7)) / (sigma_0^(1/7) - sigma_min^(1/7)).
 
-    Args:
-        sigmas: (n+1,) descending noise levels, in data units, ending in 0, which the scheduler adds by itself.
-        sigma_min: the scheduler's own lowest level, in data units; 0 < sigma_min < sigmas[0].
+    Parameters
+    ----------
+    sigmas : array_like, (n+1,)
+        Descending noise levels, in data units, ending in 0, which the scheduler adds by itself.
+    sigma_min : float
+        The scheduler's own lowest level, in data units; 0 < sigma_min < sigmas[0].
 
-    Raises:
-        ValueError: `sigmas` is not a descending grid that ends in 0, or `sigma_min` is not below its first level.
+    Raises
+    ------
+    ValueError
+        `sigmas` is not a descending grid that ends in 0, or `sigma_min` is not below its first level.
 
+    Examples
+    --------
     >>> print(diffusers_edm([80.0, 0.002, 0.0]))
     import torch
     from diffusers import EDMEulerScheduler
@@ -220,9 +261,18 @@ def diffusers_edm(sigmas: ArrayLike, *, sigma_min: float = 0.002) -> str:
 def flow_levels(sigmas: ArrayLike) -> Float:
     """The levels s/(1+s) in [0, 1) by which flow-matching hosts name the noise level s.
 
-    Args:
-        sigmas: noise-to-signal ratios >= 0, of any shape.
+    Parameters
+    ----------
+    sigmas : array_like, any shape
+        Noise-to-signal ratios >= 0.
 
+    Returns
+    -------
+    array, same shape
+        In [0, 1); 0 at sigma = 0.
+
+    Examples
+    --------
     >>> flow_levels([999.0, 1.0, 0.0])
     array([0.999, 0.5  , 0.   ])
     """
