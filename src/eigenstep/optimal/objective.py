@@ -39,7 +39,7 @@ class GridObjective:
         >>> f = GridObjective(Spectrum.from_eigenvalues([1.0]), SOLVERS["ddim"], "w2", 0.0, "marginal")
         >>> value, gradient = f(np.array([[2.0, 1.0, 0.0]]))
         >>> value.round(6).tolist(), gradient.round(6).tolist()          # (sqrt(0.45) - 1)^2
-        ([0.108359], [[-0.132512, 0.0, 0.0]])
+        ([0.108359], [[0.412198, 0.147214, 0.0]])
         """
         n = grids.shape[1] - 1
         size = (1 + self.solver.memory) ** 2 * self.solver.window * n * self.spectrum.eigenvalues.size

@@ -142,9 +142,10 @@ def optimal_grid(
         restarts = _restarts(method, objective, n)
     restarts = _checks.integer(restarts, "restarts", minimum=0)
 
-    named = _named_grids(spectrum, n, low, high, end, objective, noise_floor)
     settings = (method, objective, noise_floor, start)
-    fine = GridObjective(spectrum.binned(_BINS), *settings)
+    nodes = spectrum.binned(_BINS)
+    fine = GridObjective(nodes, *settings)
+    named = _named_grids(nodes, n, low, high, end, objective, noise_floor)
     if n == 1:
         sigmas = np.array([high, end])
         value = divergence(spectrum, sigmas, **options)
@@ -157,7 +158,7 @@ def optimal_grid(
             active=(),
             origin="the only grid",
             binning_error=_relative(float(fine(sigmas[None])[0][0]), value),
-            candidates=MappingProxyType({name: value for name in named}),
+            candidates=MappingProxyType(dict.fromkeys(named, value)),
             message="One step leaves nothing to choose.",
         )
     levels = _FreeLevels(n, low, high, end, spectrum)
@@ -169,7 +170,7 @@ def optimal_grid(
     if restarts:
         starts = _scout(GridObjective(spectrum.binned(_SCOUT_BINS), *settings), levels, starts)
     best, origin = min(((_descend(fine, levels, y), name) for name, y in starts), key=lambda run: run[0].log_value)
-    best = _polish(GridObjective(spectrum.binned(_POLISH_BINS), *settings), levels, best)
+    best = _polish(GridObjective(spectrum.binned(_POLISH_BINS), *settings), levels, best, 12 if n <= _LONG else 3)
     sigmas = levels.sigmas(best.y)
     value = divergence(spectrum, sigmas, **options)
     candidates = {name: float(v) for name, v in zip(names, named_values, strict=True)}
@@ -300,7 +301,7 @@ def _restarts(solver: Solver, objective: str, n: int) -> int:
     """
     if solver.memory == 0 or objective == "local" or n > _LONG:
         return 0
-    return 6 if solver.order == 2 and not solver.evaluates_ahead else min(40, 400 // n)
+    return 3 if solver.order == 2 and not solver.evaluates_ahead else min(40, 400 // n)
 
 
 def _scout(objective: GridObjective, levels: _FreeLevels, starts: list[tuple[str, Float]]) -> list[tuple[str, Float]]:
@@ -321,7 +322,7 @@ def _evaluate(objective: GridObjective, levels: _FreeLevels, y: Float) -> tuple[
 
 
 def _descend(
-    objective: GridObjective, levels: _FreeLevels, y: Float, tolerance: float = 1e-15, iterations: int = 300
+    objective: GridObjective, levels: _FreeLevels, y: Float, tolerance: float = 1e-15, iterations: int = 120
 ) -> _Descent:
     """Sequential quadratic programming (scipy's SLSQP) on ln value, with the exact gradient."""
     from scipy.optimize import minimize
@@ -346,14 +347,13 @@ def _descent(objective: GridObjective, levels: _FreeLevels, y: Float, iterations
     return _Descent(y, float(value[0]), gradient[0], iterations, float(np.abs(unbalanced).max()), active)
 
 
-_POLISH_LIMIT = 12
 _DIFFERENCE = 1e-5
 
 
-def _polish(objective: GridObjective, levels: _FreeLevels, best: _Descent) -> _Descent:
+def _polish(objective: GridObjective, levels: _FreeLevels, best: _Descent, iterations: int) -> _Descent:
     """Newton's method on the face of the active constraints, Hessian by differences of exact gradients."""
     best = _descent(objective, levels, best.y, best.iterations)
-    for _ in range(_POLISH_LIMIT):
+    for _ in range(iterations):
         if best.stationarity <= 1e-3 * CONVERGED:
             break
         held = levels.matrix[list(best.active)]

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from eigenstep import _checks
 from eigenstep.expansion import leading_weights
+from eigenstep.grids import Law
 from eigenstep.spectrum import Spectrum
 
 Float = NDArray[np.float64]
 
 
-def tangent_law(sigma_min: float, sigma_max: float, *, gamma: float) -> Callable[[Float | float], Float]:
+def tangent_law(sigma_min: float, sigma_max: float, *, gamma: float) -> Law:
     """sigma(u) = gamma tan((1-u) atan(sigma_max/gamma) + u atan(sigma_min/gamma)): equal angles. Theory section 4.
 
     With gamma = sqrt(lambda) this is the optimal grid of a single eigenvalue for every number of steps. gamma = 1 is VP-cosine
@@ -48,7 +48,7 @@ def tangent_law(sigma_min: float, sigma_max: float, *, gamma: float) -> Callable
     scale = _checks.real_number(gamma, "gamma", minimum=0.0, exclusive=True)
     first, last = math.atan2(high, scale), math.atan2(low, scale)
 
-    def law(u: Float | float) -> Float:
+    def law(u: ArrayLike) -> Float:
         position = np.asarray(u, dtype=np.float64)
         sigma = scale * np.tan((1 - position) * first + position * last)
         return np.where(position == 0, high, np.where(position == 1, low, sigma))
@@ -93,7 +93,7 @@ def tangent_gamma(
 
     >>> spectrum = Spectrum.from_eigenvalues([4.0, 1.0])
     >>> round(tangent_gamma(spectrum, objective="kl"), 6), round(tangent_gamma(spectrum), 6)     # 4^(1/4), (17/2)^(1/4)
-    (1.414214, 1.70748)
+    (1.414214, 1.707476)
     """
     low, high = _checks.sigma_range(sigma_min, sigma_max, zero_min=True, infinite_max=True)
     positive = spectrum.eigenvalues > 0
