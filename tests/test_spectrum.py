@@ -147,8 +147,8 @@ def _bad(*places: tuple[int, int], value: float = np.nan) -> np.ndarray:
     [
         (_bad((7, 1), (7, 2), (9, 0)), ValueError, r"`x` must be finite, got 3 NaN .* 2 items, the first in item 7"),
         (_bad((3, 0), value=np.inf), ValueError, r"got 1 NaN or infinite value in 1 item, the first in item 3"),
-        (np.full((20, 3), 0.1), ValueError, r"`x` is constant: all 20 items are equal"),
-        (np.full((2, 3), 0.1), ValueError, r"`x` is constant: all 2 items are equal"),
+        (np.full((20, 3), 0.1), ValueError, r"The data are constant: all 20 items are equal"),
+        (np.full((2, 3), 0.1), ValueError, r"The data are constant: all 2 items are equal"),
         (np.ones((1, 4)), ValueError, r"`x` must hold at least 2 items to have a covariance, got 1"),
         (np.ones((0, 4)), ValueError, r"at least one item of at least one number, got shape \(0, 4\)"),
         (np.ones((4, 0)), ValueError, r"at least one item of at least one number, got shape \(4, 0\)"),

@@ -571,7 +571,7 @@ def _json_mapping(value: Mapping[str, JSON]) -> dict[str, JSON]:
 
 def _refuse_constant(largest_variance: float, n: int) -> None:
     if largest_variance == 0:
-        raise ValueError(f"`x` is constant: all {n} items are equal, so there is no covariance to take a spectrum of.")
+        raise ValueError(f"The data are constant: all {n} items are equal, so they have no covariance to measure.")
 
 
 def _warn_rank(n: int, dim: int) -> None:

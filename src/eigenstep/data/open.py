@@ -127,7 +127,7 @@ def open_source(
 def _own_name(source: Any) -> str:
     if isinstance(source, np.ndarray):
         return "array"
-    path = source[0] if isinstance(source, list) else source
+    path: str = source[0] if isinstance(source, list) else source
     return os.path.basename(os.path.abspath(path)).partition(".")[0]
 
 

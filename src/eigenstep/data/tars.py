@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import tarfile
@@ -48,14 +49,16 @@ def open_tars(source: str | list[str], options: Options) -> Source:
 def _members(paths: list[str]) -> Iterator[tuple[str, BinaryIO]]:
     for path in paths:
         _refuse_cut_off(path)
+        # tarfile's own gzip stream takes a cut for the end; the gzip module does not.
+        unpack = open if path.lower().endswith(".tar") else gzip.open
         try:
-            with tarfile.open(path, mode="r|*") as tar:
+            with unpack(path, "rb") as packed, tarfile.open(fileobj=packed, mode="r|") as tar:
                 for member in tar:
                     if member.isfile() and _is_image(member.name):
                         stream = tar.extractfile(member)
                         assert stream is not None, member.name
                         yield f"{path}:{member.name}", io.BytesIO(stream.read())
-        except (tarfile.TarError, EOFError, zlib.error) as error:
+        except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise SourceError(f"{path!r} is cut off, corrupt or no tar ({error}); fetch it again.") from error
 
 
