@@ -12,7 +12,9 @@ import eigenstep
 
 HEAVY = ("torch", "matplotlib", "PIL", "diffusers", "dask", "datasets", "sklearn", "click", "rich", "gradio")
 
-PUBLIC = sorted(name for name in eigenstep.__all__ if not name.startswith("__"))
+PUBLIC = {name: getattr(eigenstep, name) for name in eigenstep.__all__}
+FUNCTIONS = [name for name, thing in PUBLIC.items() if inspect.isroutine(thing)]
+CLASSES = [name for name, thing in PUBLIC.items() if inspect.isclass(thing)]
 
 
 def loaded_after(statement: str) -> set[str]:
@@ -52,39 +54,27 @@ def has_doctest(thing: object) -> bool:
     return ">>> " in (inspect.getdoc(thing) or "")
 
 
-@pytest.mark.parametrize("name", PUBLIC)
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_public_functions_show_numbers(name):
-    thing = getattr(eigenstep, name)
-    if inspect.isroutine(thing):
-        assert has_doctest(thing), f"{name} has no doctest"
+    assert has_doctest(PUBLIC[name]), f"{name} has no doctest"
 
 
-@pytest.mark.parametrize("name", PUBLIC)
+@pytest.mark.parametrize("name", CLASSES)
 def test_public_classes_show_numbers(name):
     # Records without methods are shown by the functions that return them.
-    thing = getattr(eigenstep, name)
-    if inspect.isclass(thing) and members(thing):
-        shown = [has_doctest(thing), *(has_doctest(getattr(thing, member)) for member in members(thing))]
-        assert any(shown), f"{name} and its methods have no doctest"
+    thing = PUBLIC[name]
+    shown = [has_doctest(thing), *(has_doctest(getattr(thing, member)) for member in members(thing))]
+    assert any(shown) or not members(thing), f"{name} and its methods have no doctest"
 
 
-@pytest.mark.parametrize("name", PUBLIC)
-def test_public_names_are_documented(name):
-    thing = getattr(eigenstep, name)
-    if inspect.isclass(thing):
-        # A dataclass without a docstring gets its signature for one.
-        assert thing.__doc__, f"{name} has no docstring"
-        assert not thing.__doc__.startswith(f"{name}("), f"{name} has no docstring"
-    elif inspect.isroutine(thing):
-        assert inspect.getdoc(thing), f"{name} has no docstring"
-
-
-@pytest.mark.parametrize("name", PUBLIC)
-def test_public_members_are_documented(name):
-    thing = getattr(eigenstep, name)
-    if inspect.isclass(thing):
-        bare = [member for member in members(thing) if not inspect.getdoc(getattr(thing, member))]
-        assert not bare, f"{name} has undocumented members: {', '.join(bare)}"
+@pytest.mark.parametrize("name", CLASSES)
+def test_public_classes_are_documented(name):
+    thing = PUBLIC[name]
+    # A dataclass without a docstring gets its signature for one.
+    assert thing.__doc__, f"{name} has no docstring"
+    assert not thing.__doc__.startswith(f"{name}("), f"{name} has no docstring"
+    bare = [member for member in members(thing) if not inspect.getdoc(getattr(thing, member))]
+    assert not bare, f"{name} has undocumented members: {', '.join(bare)}"
 
 
 def test_all_names_exist_once():
