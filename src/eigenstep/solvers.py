@@ -3,7 +3,8 @@
 A step needs only `+`, `-`, `*`, `/` from its arrays, so the same code moves samples (numpy, torch), the gain of every
 eigenvalue at once, or complex-perturbed grids for exact derivatives. Sources and conventions are in each step's docstring.
 Two conventions hold for every solver, as in the programs people sample with: a step onto sigma = 0 is first order (it
-returns the denoiser's output), and a multistep method starts with lower orders until it has a history.
+returns the denoiser's output), and a multistep method starts with lower orders until it has a history. Every step agrees
+with its host's in float64; diffusers itself casts the sample to float32 inside several of its schedulers' steps.
 """
 
 from __future__ import annotations
@@ -60,7 +61,11 @@ class Solver:
     name : str
         Name in `SOLVERS`.
     order : int
-        Order of accuracy in the step size (1, 2, ...), and the number of model outputs a full step uses.
+        Number of model outputs a full step uses (1, 2, ...), and its nominal order of accuracy: with an exact history the
+        error of one step falls as the step size to the power order + 1. Where the published step does otherwise: UniPC's
+        corrector gains one order; iPNDM of order 3 and 4 has it only on levels equally spaced in sigma, on any other smooth
+        law it is second order; DPM-Solver++(3M) is second order. A whole run is of order 2 at most wherever one of its
+        steps is of order 1, the first of a multistep solver or the last under `lower_order_final`.
     step : Step
         The step itself.
     evaluations : int
@@ -75,7 +80,7 @@ class Solver:
         True when the step ends with the evaluation at `sigma_next` (predictor-corrector), so that the newest history
         entry belongs to the current level and not to the previous one.
     lower_order_final : bool
-        True when the order falls to 1 over the last steps whatever the final level, as diffusers does.
+        True when the order falls to 1 over the last steps whatever the final level and the number of steps.
     eta : float
         Stochasticity: 0 is deterministic.
     drift : float
@@ -190,7 +195,10 @@ def _dpmpp_2m_output(denoised: Array, history: History, sigma: Any, sigma_next: 
 def _dpmpp_2m(
     denoise: Denoiser, x: Array, history: History, sigma: Any, sigma_next: Any, context: StepContext
 ) -> tuple[Array, History]:
-    """DPM-Solver++(2M). Lu et al. (arXiv:2211.01095) algorithm 2."""
+    """DPM-Solver++(2M). Lu et al. (arXiv:2211.01095) algorithm 2.
+
+    A last step above sigma = 0 extrapolates as any other, as in k-diffusion; diffusers' is first order below 15 steps.
+    """
     denoised = denoise(x, sigma)
     newer = ((sigma, denoised),)
     if context.order == 1:
@@ -204,6 +212,9 @@ def _dpmpp_3m(
     """DPM-Solver++(3M): diffusers' `DPMSolverMultistepScheduler(solver_order=3)`; its second step is a (2M) step.
 
     Lu et al. (arXiv:2211.01095) appendix; with h = log(sigma/sigma'), phi_2 = (e^-h - 1)/h + 1, phi_3 = phi_2/h - 1/2.
+    The published weight of `second`, kept by diffusers and k-diffusion, is half of what a third-order step needs
+    (-2 phi_3), so the error of a step is of third order, with a smaller constant than that of (2M). diffusers lowers the
+    last orders only below 15 steps.
     """
     denoised = denoise(x, sigma)
     newer = ((sigma, denoised), *history)
@@ -229,7 +240,7 @@ def _ipndm(
 ) -> tuple[Array, History]:
     """iPNDM: Adams-Bashforth weights for equal steps applied to d = (x - D)/sigma whatever the steps are.
 
-    Zhang & Chen (arXiv:2204.13902) section 3; the improved PNDM of Liu et al. (arXiv:2202.09778).
+    Zhang & Chen (arXiv:2204.13902) section 3; the improved PNDM of Liu et al. (arXiv:2202.09778); ComfyUI `sample_ipndm`.
     """
     d = (x - denoise(x, sigma)) / sigma
     newer = ((sigma, d), *history)
@@ -243,7 +254,8 @@ def _deis(
     """DEIS-tAB: d = (x - D)/sigma extrapolated by the Lagrange polynomial in y = ln(rho/sigma), integrated exactly.
 
     x' = x + sum_j d_j int_sigma^sigma' l_j(ln rho) d rho. Zhang & Chen (arXiv:2204.13902) eq. 14-15 with the time
-    variable t = log rho, as in diffusers' `DEISMultistepScheduler`.
+    variable t = log rho, as in diffusers' `DEISMultistepScheduler`, which lowers the last orders only below 15 steps and
+    has no step onto sigma = 0 (it gives NaN; here, as everywhere, D).
     """
     d = (x - denoise(x, sigma)) / sigma
     newer = ((sigma, d), *history)
@@ -271,7 +283,8 @@ def _unipc(
 ) -> tuple[Array, History]:
     """UniPC with B(h) = e^h - 1 ("bh2"), data prediction: UniP predictor, one evaluation ahead, UniC corrector.
 
-    Zhao et al. (arXiv:2302.04867) algorithms 5-8. The last step has no corrector, so n steps cost n calls.
+    Zhao et al. (arXiv:2302.04867) algorithms 5-8. The last step has no corrector, so n steps cost n calls. diffusers'
+    `UniPCMultistepScheduler` at any number of steps; ComfyUI's `uni_pc_bh2` (order 3) puts 0.001 for a final sigma = 0.
     """
     if not history:
         history = ((sigma, denoise(x, sigma)),)
