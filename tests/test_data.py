@@ -258,7 +258,7 @@ def test_empty_folders_and_absent_paths_are_refused(tmp_path) -> None:
 # ---------------------------------------------------------------------- tars
 
 
-def test_shards_in_every_spelling(tmp_path) -> None:
+def test_shards_in_every_spelling(tmp_path, monkeypatch) -> None:
     images = pictures(6)
     members = [
         {f"{k:03d}.png": encoded(images[k]), f"{k:03d}.cls": b"3", f"{k:03d}.seg.png": encoded(255 - images[k])}
@@ -268,6 +268,8 @@ def test_shards_in_every_spelling(tmp_path) -> None:
     tar_of(tmp_path / "s-1.tar", {**members[3], **members[4], **members[5]})
     one = everything(open_source(tmp_path / "s-0.tar"))
     np.testing.assert_allclose(one, as_items(images[:3]), atol=1e-15)
+    listing = sorted(os.listdir(tmp_path), reverse=True)
+    monkeypatch.setattr(os, "listdir", lambda path: listing)  # a folder's own order is any order
     spellings = (tmp_path, f"{tmp_path}/s-*.tar", [tmp_path / "s-0.tar", tmp_path / "s-1.tar"])
     for spelling in spellings:
         source = open_source(spelling, batch_size=4)

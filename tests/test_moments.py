@@ -154,6 +154,8 @@ def test_float32_parts_of_far_means() -> None:
     x = data(400, 3)
     far = x + 1e6
     a, b = fed([x], precision="float32"), fed([far], precision="float32")
+    # The first item is taken away in float64, before anything is rounded to float32.
+    np.testing.assert_allclose(b.covariance(), np.cov(x.T), rtol=1e-5, atol=1e-6)
     a.merge(b)
     # float32 keeps 0.06 of a value of 1e6; between the parts lies 1e6, exactly known.
     np.testing.assert_allclose(a.covariance(), np.cov(np.concatenate((x, far)).T), rtol=1e-7)

@@ -378,6 +378,23 @@ def test_few_distinct_eigenvalues_come_back_as_they_are() -> None:
     assert merged.binning_error == 0.0
 
 
+@pytest.mark.parametrize(
+    "lam",
+    [
+        1.0 + np.finfo(float).eps * np.arange(9),  # one cluster of neighbours in float64
+        np.append(1.0 + np.finfo(float).eps * np.arange(9), 1000.0),  # and one value far away: no third node
+        np.geomspace(1e-300, 1.0, 9),  # a panel of 300 decades
+    ],
+)
+def test_degenerate_panels(lam: np.ndarray) -> None:
+    fine = Spectrum.from_eigenvalues(lam, mean_energy=np.arange(lam.size))
+    coarse = fine.binned(4)
+    assert coarse.eigenvalues.size <= 4
+    assert coarse.dim == lam.size
+    assert coarse.trace == pytest.approx(fine.trace, rel=1e-14)
+    assert coarse.mean_energy.sum() == pytest.approx(fine.mean_energy.sum(), rel=1e-14)
+
+
 def test_binned_refuses_too_few_nodes() -> None:
     with pytest.raises(ValueError, match=r"`k` must be at least 4, got 3"):
         power_law().binned(3)
@@ -385,7 +402,7 @@ def test_binned_refuses_too_few_nodes() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    logs=st.lists(st.floats(-20, 5), min_size=1, max_size=80),
+    logs=st.lists(st.floats(-80, 5), min_size=1, max_size=80),
     zeros=st.integers(0, 3),
     k=st.integers(4, 40),
     seed=st.integers(0, 99),
@@ -403,8 +420,7 @@ def test_binned_never_loses_what_it_must_keep(logs: list[float], zeros: int, k: 
     # Gauss nodes lie inside the values they stand for.
     positive = fine.eigenvalues[fine.eigenvalues > 0]
     nodes = coarse.eigenvalues[coarse.eigenvalues > 0]
-    assert nodes.max() <= positive.max() * (1 + 1e-14)
-    assert nodes.min() >= positive.min() * (1 - 1e-14)
+    assert positive.min() <= nodes.min() <= nodes.max() <= positive.max()
 
 
 # ---------------------------------------------------------------------- files

@@ -659,7 +659,6 @@ def _gauss_nodes(lam: Float, m: Float, energy: Float, k: int) -> tuple[Float, Fl
         jacobi[:, row, row] = entries
     jacobi[:, 1, 0], jacobi[:, 2, 1] = np.sqrt(b1), np.sqrt(b2)
     nodes, vectors = np.linalg.eigh(jacobi)
-    nodes = np.clip(nodes, -1.0, 1.0)
     # A node without weight stays as one too light to change any sum: every multiplicity is positive.
     weights = s0[:, None] * np.maximum(vectors[:, 0, :] ** 2, 1e-40)
 
@@ -682,7 +681,9 @@ def _gauss_nodes(lam: Float, m: Float, energy: Float, k: int) -> tuple[Float, Fl
     hats = np.stack([total(energy * left), total(energy * (1.0 - left - right)), total(energy * right)], axis=1)
     shares = np.where(np.all(np.isfinite(shares) & (shares >= 0), axis=1)[:, None], shares, hats)
 
-    found = (centre[:, None] + half[:, None] * nodes, weights, shares)
+    # In a panel of many decades the lowest node may round to below zero.
+    node_values = np.clip(centre[:, None] + half[:, None] * nodes, low[:, None], high[:, None])
+    found = (node_values, weights, shares)
     node_lam, node_m, node_energy = (np.concatenate((old, new.ravel())) for old, new in zip(kept, found, strict=True))
     return node_lam, node_m, node_energy
 
