@@ -384,6 +384,7 @@ def test_few_distinct_eigenvalues_come_back_as_they_are() -> None:
         1.0 + np.finfo(float).eps * np.arange(9),  # one cluster of neighbours in float64
         np.append(1.0 + np.finfo(float).eps * np.arange(9), 1000.0),  # and one value far away: no third node
         np.geomspace(1e-300, 1.0, 9),  # a panel of 300 decades
+        np.append(1e-30 * np.arange(1, 9), [0.18789853, 0.03463964]),  # whose lowest node rounds to below zero
     ],
 )
 def test_degenerate_panels(lam: np.ndarray) -> None:
@@ -391,6 +392,7 @@ def test_degenerate_panels(lam: np.ndarray) -> None:
     coarse = fine.binned(4)
     assert coarse.eigenvalues.size <= 4
     assert coarse.dim == lam.size
+    assert coarse.eigenvalues[-1] >= lam.min()
     assert coarse.trace == pytest.approx(fine.trace, rel=1e-14)
     assert coarse.mean_energy.sum() == pytest.approx(fine.mean_energy.sum(), rel=1e-14)
 
