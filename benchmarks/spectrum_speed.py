@@ -55,3 +55,12 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+# Measured, 2 cores of an AMD EPYC (Zen 4, AVX-512), OpenBLAS 0.3.31, 2026-11-22, other work on the machine:
+# 50000 x 3072 float32, best of 3
+# bare X^T X            2.503 s
+# eigvalsh              1.380 s
+# from_samples          5.364 s
+# ratio                  1.38   (target: at most 1.5)
+# A second run gave 2.998 s, 1.328 s, 5.574 s: 1.29. Of the excess, 0.65 s are the eigenvectors of the tridiagonal
+# matrix, which give the mean's energy in each direction.

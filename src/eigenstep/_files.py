@@ -38,8 +38,9 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], o
             os.unlink(temporary)
         kept = "the file that was there is unchanged" if target.exists() else "no file was left behind"
         raise OSError(
-            error.errno, f"could not write {str(target)!r} ({error.strerror or error}); {kept}. Free space or choose "
-            "another folder, and save again."
+            error.errno,
+            f"could not write {str(target)!r} ({error.strerror or error}); {kept}. Free space or choose "
+            "another folder, and save again.",
         ) from error
 
 

@@ -72,6 +72,7 @@ class Scatter:
     def scatter(self) -> Float:
         """Centred sum of products, shape (dim, dim): (count - 1) times the unbiased covariance."""
         self._fold()
+        self._gram = None  # a workspace: the caller is about to need its memory
         if self._products is None:
             return np.zeros((self.dim, self.dim))
         return _mirror(_add_outer(self._products.copy(), self._total, -1.0 / self._folded))

@@ -28,7 +28,7 @@ class Moments:
 
         mu = 1/n sum_j x_j,    Sigma = 1/(n-1) sum_j (x_j - mu)(x_j - mu)^T
 
-    Memory: two dim x dim float64 matrices at most, and one block of rows.
+    Memory: two dim x dim matrices and one block of rows while it is fed, four matrices while the spectrum is taken.
 
     Parameters
     ----------

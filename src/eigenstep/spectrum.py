@@ -106,9 +106,7 @@ class Spectrum:
     # ------------------------------------------------------------------ constructors, named by their evidence
 
     @classmethod
-    def from_samples(
-        cls, x: ArrayLike, *, precision: str = "auto", provenance: Mapping[str, JSON] | None = None
-    ) -> Spectrum:
+    def from_samples(cls, x: ArrayLike, *, precision: str = "auto", provenance: Mapping[str, JSON] | None = None) -> Spectrum:
         r"""Spectrum of the unbiased sample covariance of `x`.
 
             Sigma = 1/(n-1) sum_j (x_j - mu)(x_j - mu)^T,    energy_i = |P_i mu|^2
@@ -484,9 +482,7 @@ class Spectrum:
         )
 
     @classmethod
-    def _from_gram(
-        cls, rows: NDArray[Any], item_shape: tuple[int, ...], provenance: Mapping[str, JSON] | None
-    ) -> Spectrum:
+    def _from_gram(cls, rows: NDArray[Any], item_shape: tuple[int, ...], provenance: Mapping[str, JSON] | None) -> Spectrum:
         """Few samples: the n x n matrix X X^T/(n-1) has the same non-zero eigenvalues, and v_i = X^T u_i/|X^T u_i|."""
         n, dim = rows.shape
         first = rows[0].astype(np.float64)
@@ -549,8 +545,7 @@ def _whole(number: float) -> int | float:
 def _refuse_non_positive(m: Float) -> None:
     if m.size and m.min() <= 0:
         raise ValueError(
-            f"`multiplicities` must be positive, got {m.min():.6g} at index {int(m.argmin())}; leave absent "
-            "eigenvalues out."
+            f"`multiplicities` must be positive, got {m.min():.6g} at index {int(m.argmin())}; leave absent eigenvalues out."
         )
 
 
@@ -667,10 +662,7 @@ def _gauss_nodes(lam: Float, m: Float, energy: Float, k: int) -> tuple[Float, Fl
     e0, e1, e2 = total(energy), total(energy * t), total(energy * t**2)
     with np.errstate(divide="ignore", invalid="ignore"):
         shares = np.stack(
-            [
-                (e2 - (b + c) * e1 + b * c * e0) / ((a - b) * (a - c))
-                for a, b, c in ((y0, y1, y2), (y1, y0, y2), (y2, y0, y1))
-            ],
+            [(e2 - (b + c) * e1 + b * c * e0) / ((a - b) * (a - c)) for a, b, c in ((y0, y1, y2), (y1, y0, y2), (y2, y0, y1))],
             axis=1,
         )
     # Else every energy is split linearly between the nodes on either side of it.

@@ -53,8 +53,7 @@ def decoded(files: Iterable[tuple[str, BinaryIO]], source: Source, options: Opti
             continue
         if colour and gray and options.gray is None:
             raise SourceError(
-                f"{source.description}: {name} is in colour but {first_name} is gray; choose with `gray`, True or "
-                "False."
+                f"{source.description}: {name} is in colour but {first_name} is gray; choose with `gray`, True or False."
             )
         if shape is None:
             shape, first_name = pixels.shape, name

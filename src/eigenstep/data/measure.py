@@ -9,7 +9,7 @@ from eigenstep.data.source import Source, SourceError
 from eigenstep.moments import Moments
 from eigenstep.spectrum import JSON, Spectrum
 
-MAX_DIM = 20_000  # a covariance of 3 GB; two of them are held
+MAX_DIM = 16_384  # a covariance of 2 GiB; four such matrices are held while the spectrum is taken
 
 
 def measure(
@@ -30,7 +30,7 @@ def measure(
 
     Raises
     ------
-    SourceError : NaN values, more than 1 % of corrupt items, items of several shapes, more than 20,000 dimensions.
+    SourceError : NaN values, more than 1 % of corrupt items, items of several shapes, more than 16,384 dimensions.
     ValueError : fewer than two items, constant data.
 
     Warns
@@ -52,7 +52,7 @@ def measure(
             if moments.dim > MAX_DIM:
                 raise SourceError(
                     f"{source.description}: items of {moments.dim} numbers have a covariance too large for memory; "
-                    f"bring them below {MAX_DIM} (for images with `size` or `gray`)."
+                    f"bring them down to {MAX_DIM} (for images with `size` or `gray`)."
                 )
         try:
             moments.update(batch)

@@ -46,9 +46,7 @@ SOURCES: dict[str, SourceKind] = {
     "digits": SourceKind(lambda source: source == "digits", open_digits, example="the word digits"),
     "npz": SourceKind(_has_suffix(".npz"), open_npz, uses=("key",), example="data.npz"),
     "npy": SourceKind(_has_suffix(".npy"), open_npy, example="data.npy (memory-mapped)"),
-    "tars": SourceKind(
-        _are_tars, open_tars, uses=("size", "gray"), example="shard.tar, 'shards/*.tar', a folder of tars"
-    ),
+    "tars": SourceKind(_are_tars, open_tars, uses=("size", "gray"), example="shard.tar, 'shards/*.tar', a folder of tars"),
     "folder": SourceKind(
         lambda source: isinstance(source, str) and os.path.isdir(source),
         open_folder,
