@@ -337,12 +337,12 @@ def test_unipc_integrates_an_output_polynomial_in_log_sigma(order, degree):
     assert ours == pytest.approx(exact_for_denoised(1.7, LEVELS[3], LEVELS[4], degree), rel=1e-13)
 
 
-def test_unipc_predictor_of_order_3_integrates_a_quadratic():
-    def denoise(x, sigma):
-        return polynomial(math.log(sigma), 2)
+def test_unipc_last_step_is_the_predictor_alone_and_that_of_order_3_integrates_a_quadratic():
+    def no_call(x, sigma):
+        raise AssertionError("the last step needs no model output beyond its history")
 
-    past = tuple((s, denoise(0.0, s)) for s in LEVELS[3:0:-1])
-    ours = direct_step("unipc3", denoise, 1.7, past, LEVELS[3], LEVELS[4], order=3, last=True)
+    past = tuple((s, polynomial(math.log(s), 2)) for s in LEVELS[3:0:-1])
+    ours = direct_step("unipc3", no_call, 1.7, past, LEVELS[3], LEVELS[4], order=3, last=True)
     assert ours == pytest.approx(exact_for_denoised(1.7, LEVELS[3], LEVELS[4], 2), rel=1e-13)
 
 
@@ -487,36 +487,43 @@ def test_a_direction_without_data_follows_the_noise_exactly(name):
 # The run itself
 
 
+def operand(other):
+    """What a framework's array is sure to take: its own kind or a Python number, not a numpy scalar."""
+    assert type(other) in (Arithmetic, float, int), type(other)
+    return getattr(other, "value", other)
+
+
 class Arithmetic:
     """An array with the operators a step may use and nothing else."""
+
+    __array_ufunc__ = None  # a numpy scalar on the left hands the operation over, to be refused by `operand`
 
     def __init__(self, value):
         self.value = np.asarray(value)
 
     def __add__(self, other):
-        return Arithmetic(self.value + getattr(other, "value", other))
+        return Arithmetic(self.value + operand(other))
 
     def __sub__(self, other):
-        return Arithmetic(self.value - getattr(other, "value", other))
+        return Arithmetic(self.value - operand(other))
 
     def __rsub__(self, other):
-        return Arithmetic(other - self.value)
+        return Arithmetic(operand(other) - self.value)
 
     def __mul__(self, other):
-        return Arithmetic(self.value * getattr(other, "value", other))
+        return Arithmetic(self.value * operand(other))
 
     def __truediv__(self, other):
-        return Arithmetic(self.value / getattr(other, "value", other))
+        return Arithmetic(self.value / operand(other))
 
     __radd__ = __add__
     __rmul__ = __mul__
-    __array_ufunc__ = None  # numpy must hand the operation back, as it does for torch
 
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_steps_need_only_the_four_operations(name):
     def denoise(x, sigma):
-        assert isinstance(sigma, float)  # so that no framework is handed a numpy scalar
+        assert type(sigma) is float  # numpy's float64 is a float too
         return Arithmetic(wiener(x.value, sigma))
 
     bare = sample(denoise, Arithmetic(WIENER_START), GRIDS["above"], solver=name, noise=lambda k: Arithmetic(NOISE[k]))
