@@ -47,7 +47,7 @@ def path_integrals(spectrum: Spectrum, law: Law) -> PathIntegrals:
         If the law is negative or not finite somewhere in [0, 1].
 
     Source: Euler-Maclaurin; theory (3). Derivatives come from the interpolating polynomial on 16 Gauss nodes of each of 96
-    panels, in ln sigma where the law stays positive.
+    panels, in the angle atan(sigma/law(1/2)).
 
     >>> from eigenstep.grids import karras_law
     >>> integrals = path_integrals(Spectrum.from_eigenvalues([0.3]), karras_law(0.002, 80.0))
@@ -61,11 +61,14 @@ def path_integrals(spectrum: Spectrum, law: Law) -> PathIntegrals:
     if np.any(sigma < 0) or not np.isfinite(law(np.array([0.0]))).all():
         raise ValueError(f"`law` must give finite noise levels >= 0 on [0, 1], got {sigma.min():.6g}.")
     differentiate = _differentiation_matrix(nodes) / (0.5 * width)
-    reaches_zero = float(np.asarray(law(np.array([1.0])))[0]) == 0.0
-    z = sigma if reaches_zero else np.log(sigma)
+    # Differentiate the angle z = atan(sigma/scale): smooth wherever the law goes, and exact for the tangent law.
+    scale = float(np.asarray(law(np.array([0.5])))[0])
+    z = np.arctan(sigma / scale)
+    sigma_z = scale + sigma**2 / scale
+    sigma_zz = 2 * sigma / scale * sigma_z
     z_u = z @ differentiate.T
     z_uu = z_u @ differentiate.T
-    sigma_u, sigma_uu = (z_u, z_uu) if reaches_zero else (sigma * z_u, sigma * (z_uu + z_u**2))
+    sigma_u, sigma_uu = sigma_z * z_u, sigma_zz * z_u**2 + sigma_z * z_uu
     lam = spectrum.eigenvalues[:, None, None]
     slope = np.sqrt(lam) / (lam + sigma**2)
     phi_u = slope * sigma_u

@@ -141,7 +141,7 @@ def propagate(
     >>> propagate(Spectrum.from_eigenvalues([1.0]), [2.0, 1.0, 0.0]).round(6).tolist()
     [0.45]
     """
-    return trajectory(spectrum, sigmas, solver=solver, start=start)[-1]
+    return np.asarray(trajectory(spectrum, sigmas, solver=solver, start=start)[-1])
 
 
 def retained_variance(

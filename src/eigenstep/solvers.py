@@ -149,10 +149,11 @@ def _heun(
     denoise: Denoiser, x: Array, history: History, sigma: Any, sigma_next: Any, context: StepContext
 ) -> tuple[Array, History]:
     """Heun's method on dx/dsigma = (x - D)/sigma. Karras et al. (arXiv:2206.00364) algorithm 1."""
-    d = (x - denoise(x, sigma)) / sigma
-    x_euler = x + (sigma_next - sigma) * d
+    denoised = denoise(x, sigma)
+    x_euler = _toward(denoised, x, sigma, sigma_next)
     if context.order == 1:
         return x_euler, ()
+    d = (x - denoised) / sigma
     d_next = (x_euler - denoise(x_euler, sigma_next)) / sigma_next
     return x + (sigma_next - sigma) * (0.5 * (d + d_next)), ()
 
@@ -164,11 +165,11 @@ def _dpm_2(
 
     Karras et al. (arXiv:2206.00364); k-diffusion `sample_dpm_2`.
     """
-    d = (x - denoise(x, sigma)) / sigma
+    denoised = denoise(x, sigma)
     if context.order == 1:
-        return x + (sigma_next - sigma) * d, ()
+        return _toward(denoised, x, sigma, sigma_next), ()
     sigma_mid = (sigma * sigma_next) ** 0.5
-    x_mid = x + (sigma_mid - sigma) * d
+    x_mid = _toward(denoised, x, sigma, sigma_mid)
     d_mid = (x_mid - denoise(x_mid, sigma_mid)) / sigma_mid
     return x + (sigma_next - sigma) * d_mid, ()
 
@@ -242,8 +243,11 @@ def _ipndm(
 
     Zhang & Chen (arXiv:2204.13902) section 3; the improved PNDM of Liu et al. (arXiv:2202.09778); ComfyUI `sample_ipndm`.
     """
-    d = (x - denoise(x, sigma)) / sigma
+    denoised = denoise(x, sigma)
+    d = (x - denoised) / sigma
     newer = ((sigma, d), *history)
+    if context.order == 1:
+        return _toward(denoised, x, sigma, sigma_next), newer
     slope = _weighted(_ADAMS_BASHFORTH[context.order - 1], [d_j for _, d_j in newer[: context.order]])
     return x + (sigma_next - sigma) * slope, newer
 
@@ -257,10 +261,11 @@ def _deis(
     variable t = log rho, as in diffusers' `DEISMultistepScheduler`, which lowers the last orders only below 15 steps and
     has no step onto sigma = 0 (it gives NaN; here, as everywhere, D).
     """
-    d = (x - denoise(x, sigma)) / sigma
+    denoised = denoise(x, sigma)
+    d = (x - denoised) / sigma
     newer = ((sigma, d), *history)
     if context.order == 1:
-        return x + (sigma_next - sigma) * d, newer
+        return _toward(denoised, x, sigma, sigma_next), newer
     y = _log(sigma_next / sigma)
     moment_0 = sigma_next - sigma
     moment_1 = sigma_next * (y - 1) + sigma
@@ -348,7 +353,8 @@ def _ancestral_step(eta: float) -> Step:
     ) -> tuple[Array, History]:
         variance_up = eta**2 * sigma_next**2 * (sigma**2 - sigma_next**2) / sigma**2
         sigma_down = (sigma_next**2 - variance_up) ** 0.5
-        return _toward(denoise(x, sigma), x, sigma, sigma_down) + variance_up**0.5 * context.noise(), ()
+        moved = _toward(denoise(x, sigma), x, sigma, sigma_down)
+        return (moved + variance_up**0.5 * context.noise() if eta else moved), ()
 
     return step
 
@@ -360,8 +366,10 @@ def _dpmpp_2m_sde_step(eta: float) -> Step:
         denoised = denoise(x, sigma)
         target = denoised if context.order == 1 else _dpmpp_2m_output(denoised, history, sigma, sigma_next)
         shrink = (sigma_next / sigma) ** (1 + eta)
-        noise = sigma_next * (1 - (sigma_next / sigma) ** (2 * eta)) ** 0.5
-        return shrink * x + (1 - shrink) * target + noise * context.noise(), ((sigma, denoised),)
+        moved = shrink * x + (1 - shrink) * target
+        if eta:
+            moved = moved + sigma_next * (1 - (sigma_next / sigma) ** (2 * eta)) ** 0.5 * context.noise()
+        return moved, ((sigma, denoised),)
 
     return step
 

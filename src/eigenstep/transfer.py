@@ -9,18 +9,19 @@ independent routes to one number.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eigenstep.solvers import Array, Solver, StepContext
+from eigenstep.solvers import Solver, StepContext
 
 Float = NDArray[np.float64]
 Int = NDArray[np.intp]
+Complex = NDArray[np.complex128]
 
 _COMPLEX_STEP = 1e-30
 """Imaginary perturbation of ln sigma; no subtraction takes place, so the derivative is exact to rounding."""
@@ -35,43 +36,44 @@ def wiener_gain(lam: Any, sigma: Any) -> Any:
     return lam / (lam + sigma * sigma)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Kind:
-    """Steps that share one formula: the same order, the same length of history, last or not."""
+    """Steps that share one formula: the same order, the same length of history, last or not.
+
+    `window` (steps, width) holds the grid positions a step depends on, newest first: sigma', sigma, the history's. `levels`
+    are the levels a step is given, sigma and sigma' and then the history's: grid positions (steps,) and the factor
+    (1, steps, width, 1, 1) that puts the complex step of slot l on window position l.
+    """
 
     steps: Int
     order: int
-    stored: int
     last: bool
+    window: Int
+    levels: tuple[tuple[Int, Complex], ...]
+
+    def perturbed(self, sigmas: Float) -> list[Complex]:
+        """The levels of S grids, each (S, steps, width, 1, 1)."""
+        return [sigmas[:, positions, None, None, None] * factor for positions, factor in self.levels]
 
 
-def _kinds(solver: Solver, n: int, onto_zero: bool) -> Iterator[_Kind]:
+@lru_cache(maxsize=256)
+def _schedule(solver: Solver, n: int, onto_zero: bool, width: int) -> tuple[tuple[_Kind, ...], Int]:
+    """The kinds of steps in a run, and the window of every step: (n, width), -1 where a step depends on fewer levels."""
     groups: dict[tuple[int, int, bool], list[int]] = {}
     for k in range(n):
         stored = 0 if k == 0 else min(k + solver.evaluates_ahead, solver.memory)
         groups.setdefault((solver.order_at(k, n, onto_zero=onto_zero), stored, k == n - 1), []).append(k)
-    for (order, stored, last), steps in groups.items():
-        yield _Kind(np.array(steps, dtype=np.intp), order, stored, last)
-
-
-def _windows(kind: _Kind, width: int) -> Int:
-    """(steps, width) positions in the grid that a step depends on: sigma', sigma, then the history's, newest first."""
-    return kind.steps[:, None] + 1 - np.arange(min(width, kind.order + 1))
-
-
-def _stored_positions(solver: Solver, kind: _Kind) -> Int:
-    """(steps, stored) positions in the grid at which the stored outputs were evaluated, newest first."""
-    newest = kind.steps[:, None] - (not solver.evaluates_ahead)
-    return np.asarray(newest - np.arange(kind.stored), dtype=np.intp)
-
-
-def _perturbed(sigmas: Array, positions: Int, windows: Int | None) -> Array:
-    """sigmas at `positions`: (S, steps, width, 1, 1), slot l of the width with the complex step on window position l."""
-    values = sigmas[:, positions][:, :, None, None, None]
-    if windows is None:
-        return values
-    slots = positions[:, None] == windows
-    return values * np.exp(1j * _COMPLEX_STEP * slots)[None, :, :, None, None]
+    kinds = []
+    windows = np.full((n, width), -1, dtype=np.intp)
+    for (order, stored, last), members in groups.items():
+        steps = np.array(members, dtype=np.intp)
+        window = steps[:, None] + 1 - np.arange(min(width, order + 1))
+        windows[steps, : window.shape[1]] = window
+        newest = steps - (not solver.evaluates_ahead)
+        levels = [steps, steps + 1, *(newest - j for j in range(stored))]
+        factors = [(1 + 1j * _COMPLEX_STEP * (at[:, None] == window))[None, :, :, None, None] for at in levels]
+        kinds.append(_Kind(steps, order, last, window, tuple(zip(levels, factors, strict=True))))
+    return tuple(kinds), windows
 
 
 @dataclass(frozen=True)
@@ -84,21 +86,23 @@ class StepMaps:
         State before step -> state after it.
     noise : (S, n, h, k) or None
         What one unit of the step's own noise adds to the state.
-    d_maps, d_noise : (S, n, width, h, h, k), (S, n, width, h, k) or None
-        Derivatives in ln sigma at the `windows` positions.
+    d_maps : (S, n, width, h, h, k)
+        Derivatives of the maps in ln sigma at the `windows` positions.
+    d_noise : (S, n, width, h, k) or None
+        Those of the noise.
     windows : (n, width)
         Grid positions of the derivatives; -1 where a step reads fewer.
     """
 
     maps: Float
     noise: Float | None
-    d_maps: Float | None
+    d_maps: Float
     d_noise: Float | None
     windows: Int
 
 
-def step_maps(solver: Solver, lam: Float, sigmas: Float, *, derivatives: bool) -> StepMaps:
-    """The linear map of every step, by running the step on unit states.
+def step_maps(solver: Solver, lam: Float, sigmas: Float) -> StepMaps:
+    """The linear map of every step and its derivatives in ln sigma, by running the step on unit states.
 
     Parameters
     ----------
@@ -107,51 +111,40 @@ def step_maps(solver: Solver, lam: Float, sigmas: Float, *, derivatives: bool) -
     lam : (k,)
         Eigenvalues, squared data units, >= 0.
     sigmas : (S, n+1)
-        S descending grids of the same length, all ending at zero or none.
-    derivatives : bool
-        Whether to return the derivatives in ln sigma (zero for a terminal sigma = 0, which is no variable).
+        S descending grids of the same length, all ending at zero or none. A terminal 0 is no variable: its derivative is 0.
 
     >>> from eigenstep.solvers import SOLVERS
-    >>> maps = step_maps(SOLVERS["ddim"], np.array([1.0]), np.array([[2.0, 1.0]]), derivatives=False)
+    >>> maps = step_maps(SOLVERS["ddim"], np.array([1.0]), np.array([[2.0, 1.0]]))
     >>> round(float(maps.maps[0, 0, 0, 0, 0]), 12)         # (lambda + sigma sigma')/(lambda + sigma^2) = 3/5
     0.6
     """
     grids, n = sigmas.shape[0], sigmas.shape[1] - 1
     size = 1 + solver.memory
     inputs = size + solver.stochastic
-    width = solver.window
-    columns = np.zeros((grids, n, width if derivatives else 1, inputs, size, lam.size), complex if derivatives else float)
-    windows = np.full((n, width), -1, dtype=np.intp)
+    kinds, windows = _schedule(solver, n, not np.any(sigmas[:, -1]), solver.window)
+    rows = np.zeros((size, grids, n, solver.window, inputs, lam.size), complex)
     unit = np.eye(inputs)[:, :, None]
-    for kind in _kinds(solver, n, bool(np.all(sigmas[:, -1] == 0))):
-        used = _windows(kind, width)
-        windows[kind.steps[:, None], np.arange(used.shape[1])] = used
-        perturb = used if derivatives else None
-        history = tuple(
-            (_perturbed(sigmas, positions, perturb), unit[1 + j])
-            for j, positions in enumerate(_stored_positions(solver, kind).T)
-        )
+    for kind in kinds:
+        sigma, sigma_next, *past = kind.perturbed(sigmas)
         x, stored = solver.step(
             lambda x, sigma: wiener_gain(lam, sigma) * x,
             unit[0],
-            history,
-            _perturbed(sigmas, kind.steps, perturb),
-            _perturbed(sigmas, kind.steps + 1, perturb),
+            tuple((level, unit[1 + j]) for j, level in enumerate(past)),
+            sigma,
+            sigma_next,
             StepContext(order=kind.order, last=kind.last, noise=lambda: unit[-1]),
         )
-        slots = slice(0, used.shape[1] if derivatives else 1)
-        for row, value in enumerate([x, *(output for _, output in stored[: solver.memory])]):
-            columns[:, :, :, :, row][:, kind.steps, slots] = value
-    maps = np.ascontiguousarray(np.swapaxes(columns, 3, 4))
-    real = maps[:, :, 0].real
-    if not derivatives:
-        return StepMaps(real[:, :, :, :size], real[:, :, :, size] if solver.stochastic else None, None, None, windows)
-    slopes = maps.imag / _COMPLEX_STEP
+        width = kind.window.shape[1]
+        for row, value in zip(rows, [x, *(output for _, output in stored)], strict=False):
+            row[:, kind.steps, :width] = value
+    # (row, S, n, width, column, k) -> (S, n, width, row, column, k)
+    maps = rows.transpose(1, 2, 3, 0, 4, 5)
+    real, slopes = maps[:, :, 0].real, maps.imag / _COMPLEX_STEP
     return StepMaps(
         maps=real[:, :, :, :size],
         noise=real[:, :, :, size] if solver.stochastic else None,
-        d_maps=slopes[..., :size, :],
-        d_noise=slopes[..., size, :] if solver.stochastic else None,
+        d_maps=slopes[:, :, :, :, :size],
+        d_noise=slopes[:, :, :, :, size] if solver.stochastic else None,
         windows=windows,
     )
 
@@ -182,8 +175,7 @@ def outcome(solver: Solver, lam: Float, sigmas: Float) -> Outcome:
     >>> run.gain.round(12).tolist(), run.d_gain.round(12).tolist()       # (1 + s s')/(1 + s^2) at (2, 1)
     ([[0.6]], [[[-0.56], [0.4]]])
     """
-    steps = step_maps(solver, lam, sigmas, derivatives=True)
-    assert steps.d_maps is not None
+    steps = step_maps(solver, lam, sigmas)
     grids, n, size, _, k = steps.maps.shape
     states = np.zeros((grids, n + 1, size, k))
     states[:, 0, 0] = 1.0
@@ -246,32 +238,28 @@ def local_errors(solver: Solver, lam: Float, sigmas: Float) -> LocalErrors:
     """
     grids, n = sigmas.shape[0], sigmas.shape[1] - 1
     width = solver.order + 1 if solver.memory else 2  # the exact history depends on levels the formula may not read
+    kinds, windows = _schedule(solver, n, not np.any(sigmas[:, -1]), width)
     error = np.zeros((grids, n, lam.size))
     slopes = np.zeros((grids, n, width, lam.size))
-    windows = np.full((n, width), -1, dtype=np.intp)
     with np.errstate(divide="ignore", invalid="ignore"):
-        for kind in _kinds(solver, n, bool(np.all(sigmas[:, -1] == 0))):
-            used = _windows(kind, width)
-            windows[kind.steps[:, None], np.arange(used.shape[1])] = used
-            delta = _local_error(solver, kind, lam, sigmas, used)
+        for kind in kinds:
+            delta = _local_error(solver, kind, lam, sigmas)
             error[:, kind.steps] = delta[:, :, 0].real
-            slopes[:, kind.steps, : used.shape[1]] = delta.imag / _COMPLEX_STEP
+            slopes[:, kind.steps, : kind.window.shape[1]] = delta.imag / _COMPLEX_STEP
     if not np.any(sigmas[:, -1]):
         error[:, :, lam == 0] = 0.0
         slopes[:, :, :, lam == 0] = 0.0
     return LocalErrors(error, slopes, windows)
 
 
-def _local_error(solver: Solver, kind: _Kind, lam: Float, sigmas: Float, used: Int) -> Array:
-    """delta of the steps of one kind, complex: (S, steps, width, k)."""
-    sigma = _perturbed(sigmas, kind.steps, used)
-    sigma_next = _perturbed(sigmas, kind.steps + 1, used)
-    stored = [_perturbed(sigmas, positions, used) for positions in _stored_positions(solver, kind).T]
+def _local_error(solver: Solver, kind: _Kind, lam: Float, sigmas: Float) -> Complex:
+    """delta of the steps of one kind: (S, steps, width, k), derivatives in the imaginary part."""
+    sigma, sigma_next, *stored = kind.perturbed(sigmas)
     # The exact joint state over independent unit sources (axis -2), built from the oldest level to the current one.
     levels = [*stored[int(solver.evaluates_ahead) :][::-1], sigma]
     sources = (len(levels) if solver.stochastic else 1) + solver.stochastic
     unit = np.eye(sources)[:, :, None]
-    states: list[Array] = [np.sqrt(lam + levels[0] ** 2) * unit[0]]
+    states: list[Complex] = [np.sqrt(lam + levels[0] ** 2) * unit[0]]
     for j, (older, newer) in enumerate(pairwise(levels)):
         keep = ((lam + newer**2) / (lam + older**2)) ** (solver.drift / 2)
         state = keep * states[-1]
@@ -294,8 +282,7 @@ def _local_error(solver: Solver, kind: _Kind, lam: Float, sigmas: Float, used: I
     )
     spread = np.sqrt((out**2).sum(axis=-2)) if solver.stochastic else out[..., 0, :]
     exact_next = np.sqrt(lam + sigma_next[..., 0, :] ** 2)
+    if kind.last:
+        return np.asarray(spread - exact_next)
     exact_end = np.sqrt(lam + sigmas[:, -1, None, None, None] ** 2)
-    if not kind.last:
-        exact_end = exact_end / exact_next
-        return (spread - exact_next) * exact_end
-    return spread - exact_next
+    return np.asarray((spread - exact_next) * (exact_end / exact_next))

@@ -70,9 +70,7 @@ class GridObjective:
         variance, mean_error = run.gain**2 * initial + run.noise, run.gain**2 * missed
         value = divergence_terms(self.objective, variance, target, mean_error, self.noise_floor)
         by_variance, by_mean = (
-            np.nan_to_num(
-                divergence_terms(self.objective, v, target, e, self.noise_floor).imag / _COMPLEX_STEP * multiplicities
-            )
+            divergence_terms(self.objective, v, target, e, self.noise_floor).imag / _COMPLEX_STEP * multiplicities
             for v, e in (
                 (variance + 1j * _COMPLEX_STEP, mean_error),
                 (variance, mean_error + 1j * _COMPLEX_STEP),

@@ -110,7 +110,8 @@ def optimal_grid(
     start : {"marginal", "prior"}
     restarts : int, optional
         Random grids to start from besides the named ones; None chooses: 0 where one minimum is known to be the rule (one-step
-        solvers, `local`), more for multistep solvers end to end. They are seeded: the result is reproducible.
+        solvers, `local`, n > 24), 3 or 5 for multistep solvers end to end, where longer grids are also grown from the best grid
+        of one step less. They are seeded: the result is reproducible.
 
     Returns
     -------
@@ -165,10 +166,10 @@ def optimal_grid(
     names = list(named)
     named_values = fine(np.stack([named[name] for name in names]))[0]
     ranked = np.argsort(named_values, kind="stable")
-    starts = [(names[j], levels.feasible(named[names[j]])) for j in ranked[: 1 + restarts // 2]]
-    starts += [("a random start", y) for y in levels.random(restarts)]
+    starts = [(names[int(ranked[0])], levels.feasible(named[names[int(ranked[0])]]))]
     if restarts:
-        starts = _scout(GridObjective(spectrum.binned(_SCOUT_BINS), *settings), levels, starts)
+        scout = GridObjective(spectrum.binned(_SCOUT_BINS), *settings)
+        starts = _scouted(scout, n, (low, high, end), restarts, _continued_from(method))
     best, origin = min(((_descend(fine, levels, y), name) for name, y in starts), key=lambda run: run[0].log_value)
     best = _polish(GridObjective(spectrum.binned(_POLISH_BINS), *settings), levels, best, 12 if n <= _LONG else 3)
     sigmas = levels.sigmas(best.y)
@@ -277,6 +278,12 @@ class _FreeLevels:
             gaps = rng.dirichlet(np.ones(self.n))
             yield self.feasible(self.sigmas(math.log(self.high) - length * np.cumsum(gaps)[:-1]))
 
+    def grown(self, y: Float) -> Iterator[Float]:
+        """The free levels of a grid of one step less with a level more in the middle of each gap of ln sigma in turn."""
+        points = np.concatenate([[math.log(self.high)], y, [self.bottom]])
+        for k in range(points.size - 1):
+            yield self.feasible(self.sigmas(np.insert(y, k, 0.5 * (points[k] + points[k + 1]))))
+
     def names(self, active: tuple[int, ...]) -> tuple[str, ...]:
         """Active constraints in words."""
         last = "sigma_min" if self.end < math.exp(self.bottom) else f"spacing {self.n - 1}"
@@ -294,24 +301,46 @@ class _FreeLevels:
 
 
 def _restarts(solver: Solver, objective: str, n: int) -> int:
-    """How many random grids to start from: none where one minimum is the rule, more the higher the order.
+    """How many random grids to start from: none where one minimum is the rule.
 
     Measured on the zoo: one-step solvers and the local objective have one minimum; multistep solvers end to end have several,
     because the errors of their steps can cancel in many ways.
     """
     if solver.memory == 0 or objective == "local" or n > _LONG:
         return 0
-    return 3 if solver.order == 2 and not solver.evaluates_ahead else min(40, 400 // n)
+    return 3 if solver.memory == 1 else 5
 
 
-def _scout(objective: GridObjective, levels: _FreeLevels, starts: list[tuple[str, Float]]) -> list[tuple[str, Float]]:
-    """The best two of many starts, by short descents on few nodes, the better third of them continued."""
-    rounds = ((8, 1e-3), (100, 1e-7))
-    for iterations, tolerance in rounds:
+def _continued_from(solver: Solver) -> int:
+    """The number of steps up to which named and random starts find the best minimum; beyond it grids are grown."""
+    return 9 if solver.memory == 1 else 5
+
+
+def _scouted(
+    objective: GridObjective, n: int, limits: tuple[float, float, float], restarts: int, rooted: int
+) -> list[tuple[str, Float]]:
+    """The two most promising starts for n steps, found on few nodes.
+
+    Beyond `rooted` steps, the best grid of n-1 steps with one more level in each of its gaps: minima of n-1 and n steps
+    are close, while a random grid falls into the best one ever more rarely as n grows.
+    """
+    spectrum = objective.spectrum
+    levels = _FreeLevels(n, *limits, spectrum)
+    named = _named_grids(spectrum, n, *limits, objective.objective, objective.noise_floor)
+    values = objective(np.stack(list(named.values())))[0]
+    best = [list(named)[j] for j in np.argsort(values, kind="stable")[:2]]
+    starts = [(name, levels.feasible(named[name])) for name in best]
+    starts += [("a random start", y) for y in levels.random(restarts)]
+    if n > rooted:
+        (_, shorter), *_ = _scouted(objective, n - 1, limits, restarts, rooted)
+        starts += [("the best grid of one step less", y) for y in levels.grown(shorter)]
+    for iterations, tolerance, kept in ((8, 1e-3, 4), (40, 1e-6, 2)):
         runs = [(_descend(objective, levels, y, tolerance, iterations), name) for name, y in starts]
         runs.sort(key=lambda run: run[0].log_value)
-        starts = [(name, run.y) for run, name in runs[: max(2, len(runs) // 3)]]
-    return starts[:2]
+        starts = [(name, run.y) for run, name in runs[:kept]]
+    # The same minimum twice, or one beyond the error of few nodes, need not be searched again on many.
+    distinct = 1e-3 < runs[1][0].log_value - runs[0][0].log_value < 0.3
+    return starts if distinct else starts[:1]
 
 
 def _evaluate(objective: GridObjective, levels: _FreeLevels, y: Float) -> tuple[Float, Float]:
@@ -354,7 +383,7 @@ def _polish(objective: GridObjective, levels: _FreeLevels, best: _Descent, itera
     """Newton's method on the face of the active constraints, Hessian by differences of exact gradients."""
     best = _descent(objective, levels, best.y, best.iterations)
     for _ in range(iterations):
-        if best.stationarity <= 1e-3 * CONVERGED:
+        if best.stationarity <= 1e-3 * CONVERGED or not math.isfinite(best.log_value):
             break
         held = levels.matrix[list(best.active)]
         face = np.linalg.svd(held)[2][held.shape[0] :].T if held.size else np.eye(best.y.size)
