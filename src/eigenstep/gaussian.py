@@ -193,7 +193,8 @@ def divergence_terms(objective: str, variance: Any, target: Any, mean_error: Any
             psi = 0.5 * (np.log1p(excess) - (v - q) / v + mean_error / v)
         else:
             psi = 0.5 * (excess - np.log1p(excess) + mean_error / q)
-        return np.where((v == 0) & (q == 0), 0.0, np.where((v == 0) | (q == 0), np.inf, psi))
+        empty, aimed = np.real(v) == 0, np.real(q) == 0
+        return np.where(empty & aimed, 0.0, np.where(empty | aimed, np.inf, psi))
 
 
 def divergence(

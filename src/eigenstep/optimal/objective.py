@@ -6,6 +6,7 @@ It reaches `gaussian.divergence`'s numbers by another route: products of step ma
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,18 +65,20 @@ class GridObjective:
         lam, multiplicities = self.spectrum.eigenvalues, self.spectrum.multiplicities
         run = outcome(self.solver, lam, grids)
         target = lam + grids[:, -1:] ** 2
-        initial, missed = lam + grids[:, :1] ** 2, np.zeros_like(lam)
-        if self.start == "prior":
-            initial, missed = np.broadcast_to(grids[:, :1] ** 2, target.shape), self.spectrum.mean_energy / multiplicities
+        marginal = self.start == "marginal"
+        initial = lam + grids[:, :1] ** 2 if marginal else np.broadcast_to(grids[:, :1] ** 2, target.shape)
+        missed = np.zeros_like(lam) if marginal else self.spectrum.mean_energy / multiplicities
         variance, mean_error = run.gain**2 * initial + run.noise, run.gain**2 * missed
-        value = divergence_terms(self.objective, variance, target, mean_error, self.noise_floor)
-        by_variance, by_mean = (
-            divergence_terms(self.objective, v, target, e, self.noise_floor).imag / _COMPLEX_STEP * multiplicities
-            for v, e in (
-                (variance + 1j * _COMPLEX_STEP, mean_error),
-                (variance, mean_error + 1j * _COMPLEX_STEP),
-            )
-        )
-        by_gain = 2 * run.gain * (by_variance * initial + by_mean * missed)
-        gradient = np.einsum("sjk,sk->sj", run.d_gain, by_gain) + np.einsum("sjk,sk->sj", run.d_noise, by_variance)
-        return value @ multiplicities, gradient
+
+        def terms(variance: Any, mean_error: Any) -> Any:
+            return divergence_terms(self.objective, variance, target, mean_error, self.noise_floor)
+
+        value = terms(variance + 1j * _COMPLEX_STEP, mean_error)
+        by_variance = value.imag / _COMPLEX_STEP * multiplicities
+        by_gain = by_variance * initial
+        if not marginal:
+            by_gain = by_gain + terms(variance, mean_error + 1j * _COMPLEX_STEP).imag / _COMPLEX_STEP * multiplicities * missed
+        gradient = np.einsum("sjk,sk->sj", run.d_gain, 2 * run.gain * by_gain)
+        if self.solver.stochastic:
+            gradient += np.einsum("sjk,sk->sj", run.d_noise, by_variance)
+        return value.real @ multiplicities, gradient

@@ -169,9 +169,9 @@ def optimal_grid(
     starts = [(names[int(ranked[0])], levels.feasible(named[names[int(ranked[0])]]))]
     if restarts:
         scout = GridObjective(spectrum.binned(_SCOUT_BINS), *settings)
-        starts = _scouted(scout, n, (low, high, end), restarts, _continued_from(method))
+        starts += _scouted(scout, n, (low, high, end), restarts, _continued_from(method))
     best, origin = min(((_descend(fine, levels, y), name) for name, y in starts), key=lambda run: run[0].log_value)
-    best = _polish(GridObjective(spectrum.binned(_POLISH_BINS), *settings), levels, best, 12 if n <= _LONG else 3)
+    best = _polish(GridObjective(spectrum.binned(_POLISH_BINS), *settings), levels, best, 30 if n <= _LONG else 3)
     sigmas = levels.sigmas(best.y)
     value = divergence(spectrum, sigmas, **options)
     candidates = {name: float(v) for name, v in zip(names, named_values, strict=True)}
@@ -313,7 +313,7 @@ def _restarts(solver: Solver, objective: str, n: int) -> int:
 
 def _continued_from(solver: Solver) -> int:
     """The number of steps up to which named and random starts find the best minimum; beyond it grids are grown."""
-    return 9 if solver.memory == 1 else 5
+    return 10 if solver.memory == 1 else 5
 
 
 def _scouted(
@@ -334,7 +334,9 @@ def _scouted(
     if n > rooted:
         (_, shorter), *_ = _scouted(objective, n - 1, limits, restarts, rooted)
         starts += [("the best grid of one step less", y) for y in levels.grown(shorter)]
-    for iterations, tolerance, kept in ((8, 1e-3, 4), (40, 1e-6, 2)):
+    values = objective(levels.sigmas(np.stack([y for _, y in starts])))[0]
+    starts = [starts[j] for j in np.argsort(values, kind="stable")[: 6]]
+    for iterations, tolerance, kept in ((8, 1e-3, 2), (30, 1e-5, 2)):
         runs = [(_descend(objective, levels, y, tolerance, iterations), name) for name, y in starts]
         runs.sort(key=lambda run: run[0].log_value)
         starts = [(name, run.y) for run, name in runs[:kept]]
@@ -385,17 +387,7 @@ def _polish(objective: GridObjective, levels: _FreeLevels, best: _Descent, itera
     for _ in range(iterations):
         if best.stationarity <= 1e-3 * CONVERGED or not math.isfinite(best.log_value):
             break
-        held = levels.matrix[list(best.active)]
-        face = np.linalg.svd(held)[2][held.shape[0] :].T if held.size else np.eye(best.y.size)
-        if not face.size:
-            break
-        nudges = best.y + _DIFFERENCE * np.concatenate([face.T, -face.T])
-        _, gradients = _evaluate(objective, levels, nudges)
-        half = face.shape[1]
-        hessian = (gradients[:half] - gradients[half:]) @ face / (2 * _DIFFERENCE)
-        curvature, directions = np.linalg.eigh(0.5 * (hessian + hessian.T))
-        curvature = np.maximum(np.abs(curvature), 1e-8 * np.abs(curvature).max())
-        move = -face @ (directions @ ((directions.T @ (face.T @ best.gradient)) / curvature))
+        move = _newton_move(objective, levels, best)
         improved = _line_search(objective, levels, best, move)
         if improved is None:
             break
@@ -403,15 +395,40 @@ def _polish(objective: GridObjective, levels: _FreeLevels, best: _Descent, itera
     return best
 
 
+def _newton_move(objective: GridObjective, levels: _FreeLevels, best: _Descent) -> Float:
+    """Newton's step in the face of the active constraints, and of those it would run into at once."""
+    size = best.y.size
+    nudges = best.y + _DIFFERENCE * np.concatenate([np.eye(size), -np.eye(size)])
+    _, gradients = _evaluate(objective, levels, nudges)
+    hessian = (gradients[:size] - gradients[size:]) / (2 * _DIFFERENCE)
+    met = levels.matrix @ best.y - levels.limit < 1e-9
+    held = set(best.active)
+    while True:
+        normals = levels.matrix[sorted(held)]
+        face = np.linalg.svd(normals)[2][len(held) :].T if held else np.eye(size)
+        if not face.size:
+            return np.zeros(size)
+        reduced = face.T @ (0.5 * (hessian + hessian.T)) @ face
+        curvature, directions = np.linalg.eigh(reduced)
+        curvature = np.maximum(np.abs(curvature), 1e-8 * np.abs(curvature).max())
+        move = -face @ (directions @ ((directions.T @ (face.T @ best.gradient)) / curvature))
+        blocking = {int(k) for k in np.flatnonzero(met & (levels.matrix @ move < -1e-12 * np.abs(move).max()))} - held
+        if not blocking:
+            return np.asarray(move)
+        held |= blocking
+
+
 def _line_search(objective: GridObjective, levels: _FreeLevels, best: _Descent, move: Float) -> _Descent | None:
-    """The first halving of the move that stays feasible and lowers the value, or the gradient at an equal value."""
+    """The move as far as the constraints allow, halved until it lowers the value, or the gradient at an equal value."""
+    approach = levels.matrix @ move
+    closing = approach < -1e-15
+    room = np.maximum(levels.matrix @ best.y - levels.limit, 0.0)[closing]
+    reach = min(1.0, float((room / -approach[closing]).min(initial=1.0)))
+    slack = 1e-13 * max(1.0, abs(best.log_value))
     for halving in range(12):
-        y = best.y + 0.5**halving * move
-        if np.all(levels.matrix @ y - levels.limit > -1e-12):
-            trial = _descent(objective, levels, y, best.iterations + 1)
-            slack = 1e-13 * max(1.0, abs(best.log_value))
-            if trial.log_value < best.log_value - slack or (
-                trial.log_value <= best.log_value + slack and trial.stationarity < 0.5 * best.stationarity
-            ):
-                return trial
+        trial = _descent(objective, levels, best.y + 0.5**halving * reach * move, best.iterations + 1)
+        if trial.log_value < best.log_value - slack or (
+            trial.log_value <= best.log_value + slack and trial.stationarity < 0.5 * best.stationarity
+        ):
+            return trial
     return None
