@@ -45,7 +45,7 @@ def test_maps_worked_by_hand():
     """lambda = 2: w(4) = 1/9, w(2) = 1/3. State (x, stored D): x' of (2M) after history is D + (D - D_1)/2 + (x - that)/2."""
     lam = np.array([2.0])
     grid = np.array([[4.0, 2.0, 1.0]])
-    maps = step_maps(SOLVERS["dpmpp_2m"], lam, grid, derivatives=False).maps[0, :, :, :, 0]
+    maps = step_maps(SOLVERS["dpmpp_2m"], lam, grid).maps[0, :, :, :, 0]
     # Step 0: x' = x/2 + D/2 = 5x/9, D = x/9; step 1: x' = x/2 + (3/2 D - 1/2 D_1)/2 = 3x/4 - D_1/4, D = x/3.
     np.testing.assert_allclose(maps[0], [[5 / 9, 0], [1 / 9, 0]], rtol=1e-15)
     np.testing.assert_allclose(maps[1], [[3 / 4, -1 / 4], [1 / 3, 0]], rtol=1e-15)
@@ -53,7 +53,7 @@ def test_maps_worked_by_hand():
 
 def test_noise_column_worked_by_hand():
     """Ancestral 4 -> 2: sigma_up^2 = 4 (16 - 4)/16 = 3, sigma_down = 1: x' = x/9 + (x - x/9)/4 = x/3, noise sqrt 3."""
-    run = step_maps(SOLVERS["euler_ancestral"], np.array([2.0]), np.array([[4.0, 2.0]]), derivatives=False)
+    run = step_maps(SOLVERS["euler_ancestral"], np.array([2.0]), np.array([[4.0, 2.0]]))
     assert run.maps[0, 0, 0, 0, 0] == pytest.approx(1 / 3, rel=1e-15)
     assert run.noise[0, 0, 0, 0] == pytest.approx(math.sqrt(3), rel=1e-15)
 
@@ -67,21 +67,6 @@ def test_products_of_maps_agree_with_the_samplers_run(name, sigmas):
     # 1e-11: multistep weights of opposite signs cancel to a tenth at worst; 1e-30: lambda = 0 at sigma = 0.
     np.testing.assert_allclose(variances, expected, rtol=1e-11, atol=1e-30)
     assert run.noise.any() == (name in STOCHASTIC and sigmas[1] > 0)  # the step onto 0 adds none
-
-
-@every_solver
-def test_maps_do_not_depend_on_the_request_for_derivatives(name):
-    grid = GRIDS["above zero"][None]
-    bare = step_maps(SOLVERS[name], LAM, grid, derivatives=False)
-    full = step_maps(SOLVERS[name], LAM, grid, derivatives=True)
-    # 1e-12: the same formula in real and in complex arithmetic.
-    np.testing.assert_allclose(bare.maps, full.maps, rtol=1e-12, atol=1e-14)
-    assert bare.d_maps is None
-    if name in STOCHASTIC:
-        np.testing.assert_allclose(bare.noise, full.noise, rtol=1e-12, atol=1e-14)
-    else:
-        assert bare.noise is None
-        assert full.noise is None
 
 
 @every_solver
@@ -207,7 +192,7 @@ def test_local_errors_of_a_one_step_solver_multiply_to_the_end_to_end_gain(name,
 @pytest.mark.parametrize("name", ["euler_ancestral", "ddim_eta"])
 def test_local_errors_of_ancestral_steps_are_those_of_the_standard_deviation(name):
     sigmas = GRIDS["above zero"]
-    run = step_maps(SOLVERS[name], LAM, sigmas[None], derivatives=False)
+    run = step_maps(SOLVERS[name], LAM, sigmas[None])
     variance = run.maps[0, :, 0, 0] ** 2 * exact(sigmas[:-1, None]) ** 2 + run.noise[0, :, 0] ** 2
     expected = (np.sqrt(variance) - exact(sigmas[1:, None])) * exact(sigmas[-1]) / exact(sigmas[1:, None])
     errors = local_errors(SOLVERS[name], LAM, sigmas[None]).error[0]
@@ -217,7 +202,7 @@ def test_local_errors_of_ancestral_steps_are_those_of_the_standard_deviation(nam
 def test_local_errors_of_sde_multistep_use_the_covariance_of_the_forward_process():
     """At eta = 1 the exact reverse process is the forward one read backwards: Cov(x_k, x_{k-1}) = lambda + sigma_k^2."""
     sigmas = GRIDS["above zero"]
-    run = step_maps(SOLVERS["dpmpp_2m_sde"], LAM, sigmas[None], derivatives=False)
+    run = step_maps(SOLVERS["dpmpp_2m_sde"], LAM, sigmas[None])
     errors = local_errors(SOLVERS["dpmpp_2m_sde"], LAM, sigmas[None]).error[0]
     for k in range(1, 6):
         on_x, on_stored = run.maps[0, k, 0]
@@ -299,7 +284,7 @@ def test_runs_of_a_sampler_reproduce_a_row_of_the_maps():
     """One sample through two steps equals the product of the two matrices: the state's order is (x, newest stored, ...)."""
     solver = SOLVERS["ipndm2"]
     sigmas = GRIDS["two steps"]
-    maps = step_maps(solver, LAM, sigmas[None], derivatives=False).maps[0]
+    maps = step_maps(solver, LAM, sigmas[None]).maps[0]
     x = np.linspace(-2.0, 3.0, LAM.size)
     end = sample(lambda x, s: wiener_gain(LAM, s) * x, x, sigmas, solver=solver)
     by_maps = np.einsum("rck,csk->rsk", maps[1], maps[0])[0, 0] * x

@@ -424,7 +424,7 @@ def _line_search(objective: GridObjective, levels: _FreeLevels, best: _Descent, 
     closing = approach < -1e-15
     room = np.maximum(levels.matrix @ best.y - levels.limit, 0.0)[closing]
     reach = min(1.0, float((room / -approach[closing]).min(initial=1.0)))
-    slack = 1e-13 * max(1.0, abs(best.log_value))
+    slack = 1e-11 * max(1.0, abs(best.log_value))  # rounding of a value that is a sum of squared differences
     for halving in range(12):
         trial = _descent(objective, levels, best.y + 0.5**halving * reach * move, best.iterations + 1)
         if trial.log_value < best.log_value - slack or (
