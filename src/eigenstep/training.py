@@ -100,13 +100,15 @@ def noise_level_density(law: Law, sigmas: ArrayLike) -> Float:
         middle = 0.5 * (low + high)
         above = np.asarray(law(middle)) > levels
         low, high = np.where(above, middle, low), np.where(above, high, middle)
-    # Keep the five points of the difference inside [0, 1]; the law is evaluated nowhere else.
+    # Differentiate the angle atan(sigma/scale), smooth wherever the law goes; the five points stay inside [0, 1].
     step = 1e-3
+    scale = float(np.asarray(law(np.array([0.5])))[0])
     centre = np.clip(0.5 * (low + high), 2 * step, 1 - 2 * step)
     offset = (0.5 * (low + high) - centre) / step
-    points = np.stack([np.asarray(law(centre + j * step)) for j in (-2, -1, 0, 1, 2)])
-    slope = np.einsum("j...,j...->...", _five_point_slopes(offset), points) / step
-    return np.asarray(np.where(inside, 1 / np.abs(slope), 0.0))
+    angles = np.stack([np.arctan(np.asarray(law(centre + j * step)) / scale) for j in (-2, -1, 0, 1, 2)])
+    angle_slope = np.einsum("j...,j...->...", _five_point_slopes(offset), angles) / step
+    slope = np.abs(angle_slope) * (scale + levels**2 / scale)
+    return np.asarray(np.where(inside, 1 / np.where(inside, slope, 1.0), 0.0))
 
 
 def _five_point_slopes(offset: Float) -> Float:
