@@ -12,6 +12,7 @@ maps u in [0, 1] to sigma; a *grid* is the array of n+1 sigmas of n steps; a *so
 
 from eigenstep._version import __version__
 from eigenstep.expansion import expanded_divergence, leading_weights, log_retained_variance, path_integrals
+from eigenstep.fourier import FourierBasis
 from eigenstep.gaussian import (
     OBJECTIVES,
     ReverseTrajectory,
@@ -51,7 +52,7 @@ from eigenstep.grids import (
     timestep_grid,
     uniform_t_law,
 )
-from eigenstep.moments import Moments
+from eigenstep.moments import GramMoments, LowRankMoments, Moments, StationaryMoments, load_moments, new_moments
 from eigenstep.optimal import (
     GridResult,
     RankedGrid,
@@ -76,9 +77,12 @@ __all__ = [
     "PATHS",
     "SOLVERS",
     "VE",
+    "FourierBasis",
+    "GramMoments",
     "GridError",
     "GridResult",
     "LawRow",
+    "LowRankMoments",
     "Moments",
     "NoisePath",
     "RankWarning",
@@ -87,6 +91,7 @@ __all__ = [
     "ReverseTrajectory",
     "Solver",
     "Spectrum",
+    "StationaryMoments",
     "StepContext",
     "TimestepResult",
     "VPCosine",
@@ -119,7 +124,9 @@ __all__ = [
     "laplace_law",
     "leading_weights",
     "linear_quadratic_grid",
+    "load_moments",
     "log_retained_variance",
+    "new_moments",
     "noise_level_density",
     "optimal_grid",
     "optimal_timesteps",

@@ -10,7 +10,7 @@ subtraction from cancelling. The sums are float64 always; the product within one
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,11 +45,8 @@ class Scatter:
         """Stage rows of shape (m, dim), already known to be finite, and fold every block that fills."""
         if not len(rows):
             return
-        if self.dtype == np.float32 and max(float(rows.max()), -float(rows.min())) > 1e37:
-            raise ValueError(
-                f"values up to {max(float(rows.max()), -float(rows.min())):.3g} are too large for float32 sums; use "
-                'precision="float64".'
-            )
+        if self.dtype == np.float32:
+            refuse_large(rows)
         if self._block is None:
             self._block = np.empty((min(self._block_rows, max(len(rows), 256)), self.dim), self.dtype)
         if self.count == 0:
@@ -75,7 +72,7 @@ class Scatter:
         self._gram = None  # a workspace: the caller is about to need its memory
         if self._products is None:
             return np.zeros((self.dim, self.dim))
-        return _mirror(_add_outer(self._products.copy(), self._total, -1.0 / self._folded))
+        return mirror(_add_outer(self._products.copy(), self._total, -1.0 / self._folded))
 
     def merge(self, other: Scatter) -> None:
         """Fold another stream in: S = S_a + S_b + (n_a n_b / n) d d^T, d = mean_b - mean_a (Chan et al., 1983)."""
@@ -139,7 +136,7 @@ class Scatter:
         if not self._staged or self._block is None:
             return
         block, m = self._block[: self._staged], self._staged
-        sums = _column_sums(block)
+        sums = column_sums(block)
         if self._folded == 0:
             sums = self._recentre(block, sums / m)
         products = self._product(block)
@@ -152,7 +149,7 @@ class Scatter:
         if self._products is None:
             self._products = products.astype(np.float64)
         else:
-            self._products += products
+            add_lower(self._products, products)
         self._folded, self._staged = self._folded + m, 0
 
     def _product(self, block: NDArray[Any]) -> NDArray[Any]:
@@ -181,7 +178,31 @@ class Scatter:
             self._total -= self._folded * move
             _add_outer(self._products, self._total, 1.0 / self._folded)
         self._shift = shift
-        return _column_sums(block)
+        return column_sums(block)
+
+
+def lower_product(block: NDArray[Any]) -> NDArray[Any]:
+    """Lower triangle of block^T block, by the symmetric rank-m update of BLAS: half the work of a product."""
+    from scipy.linalg import blas
+
+    rank_update = blas.ssyrk if block.dtype == np.float32 else blas.dsyrk
+    # block.T is in BLAS's column order as it stands; its upper triangle, read by rows, is the lower one.
+    product: NDArray[Any] = rank_update(1.0, block.T).T
+    return product
+
+
+def add_lower(matrix: Float, product: NDArray[Any]) -> None:
+    """Add the lower triangle, by stripes that leave the most of the upper one out."""
+    for start in range(0, len(matrix), 256):
+        stop = min(start + 256, len(matrix))
+        matrix[start:stop, :stop] += product[start:stop, :stop]
+
+
+def add_outer_lower(matrix: Float, vector: Float, factor: float) -> None:
+    """Add the lower triangle of factor * vector vector^T, by stripes."""
+    for start in range(0, len(vector), 256):
+        stop = min(start + 256, len(vector))
+        matrix[start:stop, :stop] += (factor * vector[start:stop, None]) * vector[:stop]
 
 
 def _add_outer(matrix: Float, vector: Float, factor: float) -> Float:
@@ -191,7 +212,7 @@ def _add_outer(matrix: Float, vector: Float, factor: float) -> Float:
     return matrix
 
 
-def _mirror(matrix: Float) -> Float:
+def mirror(matrix: Float) -> Float:
     """Copy the lower triangle over the upper one, in place."""
     for start in range(0, len(matrix), 256):
         stop = min(start + 256, len(matrix))
@@ -201,6 +222,69 @@ def _mirror(matrix: Float) -> Float:
     return matrix
 
 
-def _column_sums(block: NDArray[Any]) -> Float:
-    sums: Float = block.sum(axis=0, dtype=np.float64)
+def refuse_large(rows: NDArray[Any]) -> None:
+    """ValueError where differences of these rows might not fit into float32."""
+    if rows.dtype == np.float32 and rows.flags.c_contiguous:
+        # A sum of squares that is finite bounds every value, at the speed of memory.
+        flat = rows.reshape(-1)
+        with np.errstate(over="ignore"):
+            if float(np.dot(flat, flat)) < 1e38:
+                return
+    peak = max(float(rows.max()), -float(rows.min()))
+    if peak > 1e37:
+        raise ValueError(f'values up to {peak:.3g} are too large for float32 sums; use precision="float64".')
+
+
+def blocks_mean(blocks: Sequence[NDArray[Any]]) -> Float:
+    """Mean of the rows of all blocks, exact also where it is much larger than their spread."""
+    first = blocks[0][0].astype(np.float64)
+    total = np.zeros_like(first)
+    for block in blocks:
+        # By groups of rows, so that no block is copied to float64 as a whole.
+        for start in range(0, len(block), 64):
+            total += (block[start : start + 64] - first).sum(axis=0)
+    mean: Float = first + total / sum(len(block) for block in blocks)
+    return mean
+
+
+def row_stripes(blocks: Sequence[NDArray[Any]], mean: Float) -> Iterator[Float]:
+    """The centred rows of all blocks by groups of columns, (n, width) float64, at most 64 MiB each."""
+    n, dim = sum(len(block) for block in blocks), len(mean)
+    width = max(16, 2**23 // n)
+    for start in range(0, dim, width):
+        stop = min(start + width, dim)
+        stripe = np.empty((n, stop - start))
+        row = 0
+        for block in blocks:
+            np.subtract(block[:, start:stop], mean[start:stop], out=stripe[row : row + len(block)])
+            row += len(block)
+        yield stripe
+
+
+def centred_gram(blocks: Sequence[NDArray[Any]], *, single: bool) -> tuple[Float, Float, Float]:
+    """X X^T of the centred rows X of all blocks, their mean mu, and X mu; `single` forms the products in float32."""
+    from scipy.linalg import blas
+
+    mean = blocks_mean(blocks)
+    n = sum(len(block) for block in blocks)
+    gram, projected = np.zeros((n, n)), np.zeros(n)
+    column = 0
+    for stripe in row_stripes(blocks, mean):
+        projected += stripe @ mean[column : column + stripe.shape[1]]
+        column += stripe.shape[1]
+        # stripe.T is in BLAS's column order as it stands; its upper triangle, read by rows, is the lower one.
+        if single:
+            gram += blas.ssyrk(1.0, stripe.astype(np.float32).T, trans=1).T
+        else:
+            gram = blas.dsyrk(1.0, stripe.T, trans=1, beta=1.0, c=gram.T, overwrite_c=1).T
+    return mirror(gram), mean, projected
+
+
+def column_sums(block: NDArray[Any]) -> Float:
+    """Sums of the rows, (dim,) float64. Runs of 16 rows of float32 are added in float32, at the speed of memory."""
+    if block.dtype == np.float64:
+        return np.asarray(block.sum(axis=0))
+    whole = len(block) - len(block) % 16
+    runs = block[:whole].reshape(whole // 16, 16, -1).sum(axis=1)
+    sums: Float = runs.sum(axis=0, dtype=np.float64) + block[whole:].sum(axis=0, dtype=np.float64)
     return sums

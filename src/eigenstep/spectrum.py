@@ -16,7 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from eigenstep import _files
 from eigenstep._checks import Float, choice, integer, real_array, real_number, sample_array
-from eigenstep._scatter import Scatter
+from eigenstep._scatter import Scatter, centred_gram, row_stripes
+from eigenstep.fourier import FourierBasis
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 
@@ -47,6 +48,9 @@ class Spectrum:
     item_shape : shape of one item, or None.
     provenance : where it came from: a source, a command, a value range, caveats. JSON values only.
     binning_error : the measured error left by `binned`, 0.0 where nothing was binned.
+    mean : the mean item, of shape `item_shape` (or flat where that is None), in data units, or None where not kept.
+    basis : the leading eigenvectors, or None where not kept: (k, dim) orthonormal rows, float32 or float64, row i
+        that of eigenvalue i; for stationary data a `FourierBasis`, one entry per eigenvalue. It is not copied.
 
     Degenerate cases: all eigenvalues zero is refused (there is nothing to plan for); one eigenvalue is legal.
 
@@ -68,6 +72,8 @@ class Spectrum:
     item_shape: tuple[int, ...] | None = None
     provenance: Mapping[str, JSON] = field(default_factory=dict)
     binning_error: float = 0.0
+    mean: Float | None = None
+    basis: NDArray[Any] | FourierBasis | None = None
 
     def __post_init__(self) -> None:
         """Validate, and make the arrays read-only."""
@@ -102,11 +108,17 @@ class Spectrum:
             object.__setattr__(self, "item_shape", shape)
         object.__setattr__(self, "binning_error", real_number(self.binning_error, "binning_error", minimum=0.0))
         object.__setattr__(self, "provenance", _json_mapping(self.provenance))
+        if self.mean is not None:
+            object.__setattr__(self, "mean", _clean_mean(self.mean, self.item_shape, self.dim))
+        if self.basis is not None:
+            object.__setattr__(self, "basis", _clean_basis(self.basis, self))
 
     # ------------------------------------------------------------------ constructors, named by their evidence
 
     @classmethod
-    def from_samples(cls, x: ArrayLike, *, precision: str = "auto", provenance: Mapping[str, JSON] | None = None) -> Spectrum:
+    def from_samples(
+        cls, x: ArrayLike, *, precision: str = "auto", basis: int = 0, provenance: Mapping[str, JSON] | None = None
+    ) -> Spectrum:
         r"""Spectrum of the unbiased sample covariance of `x`.
 
             Sigma = 1/(n-1) sum_j (x_j - mu)(x_j - mu)^T,    energy_i = |P_i mu|^2
@@ -119,6 +131,7 @@ class Spectrum:
             input in float64; "float64" always uses float64. Sums over blocks are float64 always. Measured on CIFAR-10
             (3072 dimensions, 7.5 decades), float32 products move an eigenvalue by 3e-5 of itself in the median and by
             0.6 % at the very smallest, 3e-8 of the largest.
+        basis : how many leading eigenvectors to keep; at most as many as there are non-zero eigenvalues.
         provenance : recorded in the result.
 
         Degenerate cases: with n <= dim the covariance has rank n - 1 at most; the other eigenvalues are exactly zero,
@@ -144,11 +157,14 @@ class Spectrum:
         if n < 2:
             raise ValueError(f"`x` must hold at least 2 items to have a covariance, got {n}.")
         single = precision == "auto" and rows.dtype in (np.float32, np.float16)
+        leading = integer(basis, "basis", minimum=0)
         if n <= dim:
-            return cls._from_gram(rows, array.shape[1:], provenance)
+            return cls._from_few([rows], single=False, item_shape=array.shape[1:], leading=leading, provenance=provenance)
         sums = Scatter(dim, single=single)
         sums.add(rows)
-        return cls._from_scatter(sums.scatter(), sums.mean(), n, item_shape=array.shape[1:], provenance=provenance)
+        return cls._from_scatter(
+            sums.scatter(), sums.mean(), n, item_shape=array.shape[1:], leading=leading, provenance=provenance
+        )
 
     @classmethod
     def from_covariance(
@@ -158,6 +174,7 @@ class Spectrum:
         mean: ArrayLike | None = None,
         n_samples: int | None = None,
         item_shape: tuple[int, ...] | None = None,
+        basis: int = 0,
         provenance: Mapping[str, JSON] | None = None,
     ) -> Spectrum:
         r"""Spectrum of a covariance matrix, and of the mean's energy in its eigen-directions.
@@ -173,6 +190,7 @@ class Spectrum:
         mean : (dim,) mean of the data, in data units; None stands for zero.
         n_samples : how many samples it was estimated from.
         item_shape : shape of one item.
+        basis : how many leading eigenvectors to keep; at most as many as there are non-zero eigenvalues.
         provenance : recorded in the result.
 
         Degenerate cases: a singular matrix is legal, a zero matrix is not.
@@ -201,21 +219,25 @@ class Spectrum:
                 f"`c` must be symmetric, got entries that differ from their mirror by {skew:.6g} where the largest is "
                 f"{scale:.6g}; pass a covariance, or (c + c.T)/2 if it is one."
             )
+        leading = integer(basis, "basis", minimum=0)
         mu = np.zeros(dim) if mean is None else real_array(mean, "mean").reshape(-1)
         if mu.size != dim:
             raise ValueError(f"`mean` must have {dim} entries like `c`, got {mu.size}.")
-        lam, energy = _eigenvalues_and_energy(0.5 * (matrix + matrix.T), mu)
+        lam, energy, vectors = _eigen(0.5 * (matrix + matrix.T), mu, leading)
         if lam[0] < -100 * dim * eps * max(lam[-1], 0.0) or lam[-1] <= 0 < scale:
             raise ValueError(
                 f"`c` must be positive semi-definite, got an eigenvalue {lam[0]:.6g} beside a largest of {lam[-1]:.6g}"
                 "; a covariance has none below zero."
             )
+        lam = _without_rounding(lam)[::-1]
         return cls(
-            eigenvalues=_without_rounding(lam)[::-1],
+            eigenvalues=lam,
             mean_energy=energy[::-1],
             n_samples=n_samples,
             item_shape=item_shape,
             provenance=dict(provenance or {}),
+            mean=None if mean is None else mu,
+            basis=_kept(vectors, lam),
         )
 
     @classmethod
@@ -339,7 +361,8 @@ class Spectrum:
 
         `binning_error` of the result is the largest relative error, over 64 levels of sigma from half the smallest
         sqrt(lambda) to twice the largest, of the two curves that planning uses:
-        sum m lambda sigma^2/(lambda+sigma^2) and sum m (lambda/(lambda+sigma^2))^2; added to the error already there.
+        sum m lambda sigma^2/(lambda+sigma^2) and sum m (lambda/(lambda+sigma^2))^2; added to the error already there. The
+        nodes are no directions of the data any more: `mean` and `basis` are dropped.
 
         Parameters
         ----------
@@ -367,8 +390,10 @@ class Spectrum:
         energy = np.add.reduceat(self.mean_energy, starts)[::-1]
         if lam.size <= k:
             if lam.size == self.eigenvalues.size:
-                return self
-            return replace(self, eigenvalues=lam[::-1], multiplicities=m[::-1], mean_energy=energy[::-1])
+                return self if self.mean is None and self.basis is None else replace(self, mean=None, basis=None)
+            return replace(
+                self, eigenvalues=lam[::-1], multiplicities=m[::-1], mean_energy=energy[::-1], mean=None, basis=None
+            )
         zero = int(lam[0] == 0)
         nodes = _gauss_nodes(lam[zero:], m[zero:], energy[zero:], k - zero)
         node_lam, node_m, node_energy = (
@@ -381,6 +406,8 @@ class Spectrum:
             multiplicities=node_m[order],
             mean_energy=node_energy[order],
             binning_error=self.binning_error + _curve_error(lam[zero:], m[zero:], node_lam[zero:], node_m[zero:]),
+            mean=None,
+            basis=None,
         )
 
     # ------------------------------------------------------------------ files
@@ -388,9 +415,11 @@ class Spectrum:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to a `.json` or `.npz` file, whole or not at all; both keep every bit of the numbers.
 
+        The mean goes into both, the basis into `.npz` only: as text it would be three times as large.
+
         Raises
         ------
-        ValueError : another suffix.
+        ValueError : another suffix; a basis, and a `.json` file.
         OSError : the disk is full or the folder is closed to us; an earlier file is left as it was.
 
         Examples
@@ -411,11 +440,20 @@ class Spectrum:
         }
         columns = {name: getattr(self, name) for name in _COLUMNS}
         if _suffix(path) == ".json":
+            if self.basis is not None:
+                raise ValueError(
+                    f"`path` must end in .npz for a spectrum with a basis, got {os.fspath(path)!r}; save to .npz, or save "
+                    "dataclasses.replace(spectrum, basis=None)."
+                )
             header.update({name: column.tolist() for name, column in columns.items()})
+            if self.mean is not None:
+                header["mean"] = self.mean.ravel().tolist()
             content = (json.dumps(header, indent=1, allow_nan=False) + "\n").encode()
             _files.write_atomically(path, lambda stream: stream.write(content))
         else:
-            arrays = {"header": np.array(json.dumps(header, allow_nan=False)), **columns}
+            arrays = {"header": np.array(json.dumps(header, allow_nan=False)), **columns, **_basis_arrays(self.basis)}
+            if self.mean is not None:
+                arrays["mean"] = self.mean
             _files.write_atomically(path, lambda stream: np.savez_compressed(stream, **arrays))
 
     @classmethod
@@ -440,13 +478,16 @@ class Spectrum:
             header, columns = _files.read_npz(path, "spectrum")
         _files.check_format(header, path, "spectrum", newest=FORMAT_VERSION)
         try:
-            shape = header["item_shape"]
+            shape = None if header["item_shape"] is None else tuple(header["item_shape"])
+            mean = columns.get("mean")
             return cls(
                 **{name: columns[name] for name in _COLUMNS},
                 n_samples=header["n_samples"],
-                item_shape=None if shape is None else tuple(shape),
+                item_shape=shape,
                 provenance=header["provenance"],
                 binning_error=header["binning_error"],
+                mean=None if mean is None else np.asarray(mean, dtype=np.float64),
+                basis=None if columns is header else _basis_from(columns, shape),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(_files.damaged(path, "spectrum", error)) from error
@@ -461,53 +502,66 @@ class Spectrum:
         n: int,
         *,
         item_shape: tuple[int, ...],
+        leading: int,
         provenance: Mapping[str, JSON] | None,
     ) -> Spectrum:
-        """Spectrum of scatter/(n-1); the scatter is used up."""
+        """Spectrum of scatter/(n-1), with its `leading` first eigenvectors; the scatter is used up."""
         dim = len(mean)
         variances = scatter.diagonal() / (n - 1)
         _refuse_constant(float(variances.max()), n)
         scatter /= n - 1
-        lam, energy = _eigenvalues_and_energy(scatter, mean)
+        lam, energy, vectors = _eigen(scatter, mean, leading)
         lam = _without_rounding(lam)
         if n <= dim:
             lam[: dim - (n - 1)] = 0.0
             _warn_rank(n, dim)
+        lam = lam[::-1]
         return cls(
-            eigenvalues=lam[::-1],
+            eigenvalues=lam,
             mean_energy=energy[::-1],
             n_samples=n,
             item_shape=item_shape,
             provenance=dict(provenance or {}),
+            mean=mean,
+            basis=_kept(vectors, lam),
         )
 
     @classmethod
-    def _from_gram(cls, rows: NDArray[Any], item_shape: tuple[int, ...], provenance: Mapping[str, JSON] | None) -> Spectrum:
+    def _from_few(
+        cls,
+        blocks: list[NDArray[Any]],
+        *,
+        single: bool,
+        item_shape: tuple[int, ...],
+        leading: int,
+        provenance: Mapping[str, JSON] | None,
+    ) -> Spectrum:
         """Few samples: the n x n matrix X X^T/(n-1) has the same non-zero eigenvalues, and v_i = X^T u_i/|X^T u_i|."""
-        n, dim = rows.shape
-        first = rows[0].astype(np.float64)
-        x = rows - first
-        offset = x.mean(axis=0)
-        x -= offset
-        mu = first + offset
-        gram = x @ x.T
+        gram, mu, projected = centred_gram(blocks, single=single)
+        n, dim = len(gram), len(mu)
         gram /= n - 1
         _refuse_constant(float(gram.diagonal().max()), n)
         _warn_rank(n, dim)
-        lam, projected = _eigenvalues_and_energy(gram, x @ mu)
+        lam, energy, vectors = _eigen(gram, projected, leading)
         lam = _without_rounding(lam)
         lam[0] = 0.0  # the centring takes one direction away, whatever the rounding says
         positive = lam > 0
-        lam, projected = lam[positive], projected[positive]
-        energy = projected / ((n - 1) * lam)
+        lam, energy = lam[positive][::-1], energy[positive][::-1]
+        energy = energy / ((n - 1) * lam)
         rest = max(float(mu @ mu) - float(energy.sum()), 0.0)
+        rows = _kept(vectors, lam)
+        basis = None if rows is None else np.concatenate([rows @ stripe for stripe in row_stripes(blocks, mu)], axis=1)
+        if basis is not None:
+            basis /= np.linalg.norm(basis, axis=1, keepdims=True)
         return cls(
-            eigenvalues=np.append(lam[::-1], 0.0),
+            eigenvalues=np.append(lam, 0.0),
             multiplicities=np.append(np.ones_like(lam), float(dim - lam.size)),
-            mean_energy=np.append(energy[::-1], rest),
+            mean_energy=np.append(energy, rest),
             n_samples=n,
             item_shape=item_shape,
             provenance=dict(provenance or {}),
+            mean=mu,
+            basis=basis,
         )
 
 
@@ -588,30 +642,95 @@ def _without_rounding(lam: Float) -> Float:
     return np.where(lam > floor, lam, 0.0)
 
 
-def _eigenvalues_and_energy(matrix: Float, mu: Float) -> tuple[Float, Float]:
-    """Ascending eigenvalues of a symmetric matrix and (Z^T mu)_i^2, without ever forming Z.
+def _eigen(matrix: Float, mu: Float, leading: int) -> tuple[Float, Float, Float | None]:
+    """Ascending eigenvalues of a symmetric matrix, (Z^T mu)_i^2, and Z's `leading` last columns as descending rows.
 
     Householder: matrix = Q T Q^T with T tridiagonal. The reflectors are applied to the one vector mu, and only T's
-    own eigenvectors are needed: O(dim^2) beyond the eigenvalues alone. The matrix is overwritten.
+    own eigenvectors are needed: O(dim^2) beyond the eigenvalues alone, and O(dim^2) for each eigenvector that is
+    asked for. The matrix is overwritten.
     """
     dim = len(mu)
-    if not mu.any():
-        return np.linalg.eigvalsh(matrix).astype(np.float64, copy=False), np.zeros(dim)
+    if not mu.any() and not leading:
+        return np.linalg.eigvalsh(matrix).astype(np.float64, copy=False), np.zeros(dim), None
     if dim < 16:
         lam, z = np.linalg.eigh(matrix)
-        return lam, np.asarray((z.T @ mu) ** 2)
+        return lam, np.asarray((z.T @ mu) ** 2), _signed(z.T[::-1][:leading]) if leading else None
     from scipy.linalg import eigh_tridiagonal, lapack
 
     # The matrix is symmetric, so its transpose is the same matrix in the column order that LAPACK works on in place.
     work = int(lapack.dsytrd_lwork(dim, lower=1)[0])
     reflectors, diagonal, off_diagonal, tau, info = lapack.dsytrd(matrix.T, lower=1, lwork=work, overwrite_a=1)
     assert info == 0, info
-    rotated = mu.copy()
-    tail, _, info = lapack.dormqr("L", "T", reflectors[1:, :-1], tau, mu[1:, None], lwork=max(64, dim))
-    assert info == 0, info
-    rotated[1:] = tail[:, 0]
+
+    def rotated(columns: Float, transposed: str) -> Float:
+        turned: Float = columns.copy()
+        tail, _, info = lapack.dormqr("L", transposed, reflectors[1:, :-1], tau, columns[1:], lwork=64 * max(dim, 64))
+        assert info == 0, info
+        turned[1:] = tail
+        return turned
+
     lam, z = eigh_tridiagonal(diagonal, off_diagonal)
-    return lam, (rotated @ z) ** 2
+    energy = (rotated(mu[:, None], "T")[:, 0] @ z) ** 2
+    vectors = _signed(rotated(z[:, ::-1][:, :leading], "N").T) if leading else None
+    return lam, energy, vectors
+
+
+def _signed(vectors: Float) -> Float:
+    """The rows with their largest entries positive: a sign that does not depend on the algorithm."""
+    largest = np.take_along_axis(vectors, np.abs(vectors).argmax(axis=1)[:, None], axis=1)
+    return np.ascontiguousarray(vectors * np.where(largest < 0, -1.0, 1.0))
+
+
+def _kept(vectors: Float | None, eigenvalues: Float) -> Float | None:
+    """The rows whose (descending) eigenvalues are not zero: the others point anywhere in the null space."""
+    return None if vectors is None else vectors[: int(np.count_nonzero(eigenvalues[: len(vectors)]))]
+
+
+def _clean_mean(mean: ArrayLike, item_shape: tuple[int, ...] | None, dim: float) -> Float:
+    array = np.array(real_array(mean, "mean"))
+    if array.size != dim:
+        raise ValueError(f"`mean` must have one number per dimension ({dim}), got {array.size}.")
+    if item_shape is not None and math.prod(item_shape) != array.size:
+        raise ValueError(f"`mean` must have the shape {item_shape} of an item, got {array.size} numbers.")
+    array = array.reshape((-1,) if item_shape is None else item_shape)
+    array.flags.writeable = False
+    return array
+
+
+def _clean_basis(basis: NDArray[Any] | FourierBasis, spectrum: Spectrum) -> NDArray[Any] | FourierBasis:
+    if isinstance(basis, FourierBasis):
+        if len(basis) != spectrum.eigenvalues.size or basis.item_shape != spectrum.item_shape:
+            raise ValueError(
+                f"`basis` must have one entry per eigenvalue ({spectrum.eigenvalues.size}) for items of shape "
+                f"{spectrum.item_shape}, got {len(basis)} for {basis.item_shape}."
+            )
+        return basis
+    rows = np.asarray(basis)
+    if rows.dtype not in (np.float32, np.float64):
+        raise TypeError(f"`basis` must be an array of float32 or float64, got {rows.dtype}.")
+    if rows.ndim != 2 or rows.shape[1] != spectrum.dim or not 0 < len(rows) <= spectrum.eigenvalues.size:
+        raise ValueError(
+            f"`basis` must have shape (k, {spectrum.dim}) with k between 1 and {spectrum.eigenvalues.size}, got {rows.shape}."
+        )
+    # Orthonormal rows are bounded by 1, so that a sum over all of them is finite where each of them is.
+    if not np.isfinite(rows.sum()):
+        raise ValueError("`basis` must be finite, got NaN or infinite values.")
+    view: NDArray[Any] = rows.view()
+    view.flags.writeable = False
+    return view
+
+
+def _basis_arrays(basis: NDArray[Any] | FourierBasis | None) -> dict[str, NDArray[Any]]:
+    if basis is None:
+        return {}
+    return basis.arrays() if isinstance(basis, FourierBasis) else {"basis": basis}
+
+
+def _basis_from(arrays: Mapping[str, NDArray[Any]], item_shape: tuple[int, ...] | None) -> NDArray[Any] | FourierBasis | None:
+    if "basis_frequencies" in arrays:
+        assert item_shape is not None, "a Fourier basis is saved with its item shape"
+        return FourierBasis(item_shape, arrays["basis_frequencies"], arrays["basis_vectors"])
+    return arrays.get("basis")
 
 
 def _gauss_nodes(lam: Float, m: Float, energy: Float, k: int) -> tuple[Float, Float, Float]:
