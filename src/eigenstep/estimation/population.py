@@ -1,0 +1,260 @@
+"""The spectrum of the population behind a sample: the nonnegative measure whose degrees of freedom fit what was seen."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from eigenstep._checks import Float, integer
+from eigenstep.estimation.curve import (
+    DofCurve,
+    dof_from_parts,
+    dof_from_samples,
+    dof_from_spectrum,
+    noise_covariance,
+    resolvable,
+)
+from eigenstep.moments import Accumulator, GramMoments, Moments
+from eigenstep.spectrum import RankWarning, Spectrum
+
+_ATOMS = 200
+_REACH = 1e-3
+"""Atoms reach down to this fraction of the lowest level, for variance that is felt only as a sum."""
+_MODEL_ERROR = 1e-4
+"""Relative error granted to the theory itself; without it, rounding decides."""
+
+
+@dataclass(frozen=True)
+class Population:
+    r"""Estimated population spectrum, the curve it was fitted to, and what else the samples might have meant.
+
+    The measure sum_j M_j delta(t_j), M_j >= 0, on a fixed logarithmic grid of t, is fitted by nonnegative least squares
+
+        dof_hat(kappa_k) = sum_j M_j t_j/(t_j + kappa_k) + error,    cov(error) from `noise_covariance`
+
+    with the dimension and trace kept. The kernel is the planner's own: grids see a spectrum through smooth functions of
+    lambda/(lambda + sigma^2), so what this fit cannot resolve, a plan does not need. Each of `replicates` is fitted to a
+    curve drawn from the first fit with its noise (a parametric bootstrap); `spectrum` is their mean, which is smooth where
+    the data leave it open and sharp where they do not.
+
+    The idea of inverting the Marchenko-Pastur equation on a grid is El Karoui's (Ann. Statist. 36 (2008) 2757); the real
+    axis, the noise covariance and the left-out samples are not.
+
+    Attributes
+    ----------
+    spectrum : Spectrum
+        At most 200 eigenvalues with real multiplicities; `n_samples`, `item_shape` and provenance are kept.
+    replicates : tuple of Spectrum
+        Equally plausible ones: their plans' spread is the plan's uncertainty.
+    curve : DofCurve
+        What was fitted.
+    inflation : float
+        Standard error of the curve over that of independent Gaussian samples; 1.0 where it was not measured, or is less.
+    resolution : float
+        Noise level sigma below which the samples say nothing of single eigenvalues, only of their sum; data units. The
+        spectrum below resolution^2 is one of many that would do.
+
+    Examples
+    --------
+    >>> truth = 1.0 / np.arange(1, 401) ** 1.5
+    >>> x = np.random.default_rng(0).standard_normal((100, 400)) * np.sqrt(truth)
+    >>> seen = np.linalg.svd(x - x.mean(axis=0), compute_uv=False) ** 2 / 99
+    >>> sample = Spectrum.from_eigenvalues(np.append(seen[:99], np.zeros(301)), n_samples=100)
+    >>> population = Population.from_spectrum(sample)
+    >>> dof = lambda lam, m: round(float(m @ (lam / (lam + 0.02))), 1)                # what a step at sigma = 0.14 feels
+    >>> dof(sample.eigenvalues, sample.multiplicities), dof(truth, np.ones(400))
+    (23.2, 27.3)
+    >>> dof(population.spectrum.eigenvalues, population.spectrum.multiplicities)
+    27.3
+    """
+
+    spectrum: Spectrum
+    replicates: tuple[Spectrum, ...]
+    curve: DofCurve
+    inflation: float
+    resolution: float
+
+    @property
+    def noise_floor(self) -> float:
+        """A floor tau for `kl` that these samples support: the larger of `spectrum.std` and `resolution`; data units.
+
+        Details below the data's own standard deviation per dimension are not what the eye or ear judges by (theory
+        section 5: floors near it predict sample quality), and below `resolution` the samples say nothing of them.
+        """
+        return max(self.spectrum.std, self.resolution)
+
+    @classmethod
+    def from_spectrum(cls, spectrum: Spectrum, *, replicates: int = 32, seed: int = 0) -> Population:
+        """From sample eigenvalues alone: independent samples, Gaussian or nearly so, are taken for granted.
+
+        Heavy tails and mixtures break it (measured on images: docs/few_samples.md); `from_samples` does without.
+
+        Raises
+        ------
+        ValueError
+            `n_samples` is unknown or below 3.
+        """
+        return cls._fitted(dof_from_spectrum(spectrum), spectrum, replicates, seed)
+
+    @classmethod
+    def from_samples(
+        cls, x: ArrayLike, *, groups: ArrayLike | None = None, replicates: int = 32, seed: int = 0, **record: Any
+    ) -> Population:
+        """From the samples: nothing is assumed of their distribution but that they (or `groups`) are independent.
+
+        Parameters as in `dof_from_samples`; `record` goes to `Spectrum.from_samples`, for its provenance.
+
+        Raises
+        ------
+        ValueError
+            As `dof_from_samples` and `Spectrum.from_samples` do.
+        """
+        curve = dof_from_samples(x, groups=groups, seed=seed)
+        with warnings.catch_warnings():
+            # The want of samples is what is being mended.
+            warnings.simplefilter("ignore", RankWarning)
+            seen = Spectrum.from_samples(x, **record)
+        return cls._fitted(curve, seen, replicates, seed)
+
+    @classmethod
+    def from_parts(cls, parts: Sequence[Moments], *, replicates: int = 32, seed: int = 0) -> Population:
+        """From accumulators of separate parts of the data, as many machines or `--checkpoint` leave them.
+
+        Raises
+        ------
+        ValueError
+            As `dof_from_parts` does.
+        """
+        curve = dof_from_parts(parts)
+        whole = deepcopy(parts[0])
+        for part in parts[1:]:
+            whole.merge(part)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RankWarning)
+            seen = whole.spectrum()
+        return cls._fitted(curve, seen, replicates, seed)
+
+    @classmethod
+    def from_moments(cls, moments: Accumulator, *, replicates: int = 32, seed: int = 0) -> Population:
+        """From one accumulator: a Gram form still holds its samples, of the others only the spectrum is left.
+
+        Raises
+        ------
+        ValueError
+            As `from_samples` or `from_spectrum` do; a stationary form.
+        """
+        if isinstance(moments, GramMoments):
+            items = moments.items.reshape(-1, *moments.item_shape)
+            return cls.from_samples(items, replicates=replicates, seed=seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RankWarning)
+            seen = moments.spectrum()
+        return cls.from_spectrum(seen, replicates=replicates, seed=seed)
+
+    @classmethod
+    def _fitted(cls, curve: DofCurve, seen: Spectrum, replicates: int, seed: int) -> Population:
+        replicates = integer(replicates, "replicates", minimum=2)
+        atoms = np.geomspace(_REACH * curve.levels[0], 1.3 * curve.largest, _ATOMS)
+        fit = _Fit(curve, atoms)
+        rng = np.random.default_rng(seed)
+        draws = [fit.replicate(rng) for _ in range(replicates)]
+        record = {"estimated": f"population spectrum from {seen.n_samples} samples: {curve.method}"}
+        seen = replace(seen, provenance={**seen.provenance, **record})
+        return cls(
+            spectrum=_spectrum(np.mean(draws, axis=0), atoms, curve, seen),
+            replicates=tuple(_spectrum(draw, atoms, curve, seen) for draw in draws),
+            curve=curve,
+            inflation=fit.inflation,
+            resolution=float(np.sqrt(curve.levels[0])),
+        )
+
+
+class _Fit:
+    """Nonnegative least squares of multiplicities on `atoms`, whitened by the noise of the curve."""
+
+    def __init__(self, curve: DofCurve, atoms: Float) -> None:
+        self.atoms = atoms
+        self.dim = curve.dim - curve.zeros
+        self.trace = curve.trace
+        levels, dof = curve.levels, curve.dof
+        error = np.full_like(dof, np.nan) if curve.error is None else curve.error
+        design = atoms / (atoms + levels[:, None])
+        first = self._solve(design * (100 / np.sqrt(dof))[:, None], 100 * np.sqrt(dof), self.trace)
+        usable = resolvable(atoms, first, curve.freedom, levels)
+        # The highest levels are always usable: a curve cannot be lost whole.
+        usable[-8:] = True
+        self.levels, self.dof, self.design = levels[usable], dof[usable], design[usable]
+        error = error[usable]
+        self.multiplicities = first
+        self.inflation = 1.0
+        for _ in range(2):
+            covariance = noise_covariance(atoms, self.multiplicities, curve.freedom, self.levels)
+            measured = np.isfinite(error)
+            if measured.any():
+                ratio = error[measured] ** 2 / covariance.diagonal()[measured]
+                self.inflation = float(np.sqrt(max(np.exp(np.mean(np.log(ratio))), 1.0)))
+            covariance = self.inflation**2 * covariance + np.diag((_MODEL_ERROR * self.dof) ** 2)
+            self.root = np.linalg.cholesky(covariance)
+            self.whiten = np.linalg.inv(self.root)
+            self.multiplicities = self._solve(self.whiten @ self.design, self.whiten @ self.dof, self.trace)
+
+    def replicate(self, rng: np.random.Generator) -> Float:
+        """Multiplicities fitted to a curve drawn from the fit; the trace moves with the curve's upper end."""
+        noise = self.root @ rng.standard_normal(self.levels.size)
+        # Far above the largest eigenvalue dof = trace / kappa.
+        trace = max(self.trace + self.levels[-1] * float(noise[-1]), 0.1 * self.trace)
+        drawn = self.design @ self.multiplicities + noise
+        return self._solve(self.whiten @ self.design, self.whiten @ drawn, trace)
+
+    def _solve(self, design: Float, target: Float, trace: float) -> Float:
+        from scipy.optimize import nnls
+
+        firm = 1e4
+        rows = np.vstack([design, firm / trace * self.atoms, np.full(self.atoms.size, firm / self.dim)])
+        scale = np.sqrt((rows**2).sum(axis=0))
+        found, _ = nnls(rows / scale, np.concatenate([target, [firm, firm]]), maxiter=100 * self.atoms.size)
+        return np.asarray(found / scale)
+
+
+def _spectrum(multiplicities: Float, atoms: Float, curve: DofCurve, seen: Spectrum) -> Spectrum:
+    """Atoms with a share worth keeping, the known zeros, exact dimension and trace kept, and the mean's energy."""
+    kept = multiplicities > 1e-9 * curve.dim
+    m, lam = multiplicities[kept][::-1], atoms[kept][::-1]
+    # The firm rows hold to 1e-4 or so: the rest is put right by scaling.
+    m = m * ((curve.dim - curve.zeros) / m.sum())
+    if curve.zeros > 0:
+        lam, m = np.append(lam, 0.0), np.append(m, curve.zeros)
+    # The atoms are no directions of the data: they have no eigenvectors.
+    return replace(
+        seen,
+        eigenvalues=lam,
+        multiplicities=m,
+        mean_energy=_mean_energy(seen, lam, m),
+        binning_error=0.0,
+        mean=None,
+        basis=None,
+    )
+
+
+def _mean_energy(seen: Spectrum, lam: Float, m: Float) -> Float:
+    """The sample mean's energy by rank, less the noise lambda/n that a mean of n samples carries in each direction.
+
+    Directions keep their order of variance: the energy of the ranks that a new eigenvalue covers becomes its own.
+    """
+    if not seen.mean_energy.any():
+        return np.zeros_like(lam)
+    ranks = np.concatenate(([0.0], np.cumsum(seen.multiplicities))) / seen.multiplicities.sum()
+    totals = np.concatenate(([0.0], np.cumsum(seen.mean_energy)))
+    edges = np.concatenate(([0.0], np.cumsum(m))) / m.sum()
+    energy = np.diff(np.interp(edges, ranks, totals))
+    assert seen.n_samples is not None
+    noise = m * lam / seen.n_samples
+    # What noise alone explains is taken off the whole and not below zero anywhere.
+    left: Float = np.maximum(energy - noise, 0.0)
+    return left
