@@ -62,6 +62,11 @@ class GramMoments(Accumulator):
         """Items seen."""
         return self._count
 
+    @property
+    def items(self) -> NDArray[Any]:
+        """All items seen, (count, dim), in the order they came: a copy."""
+        return np.concatenate(self._items()) if self._blocks else np.zeros((0, self.dim), self._dtype)
+
     def spectrum(self, *, basis: int = 0, provenance: Mapping[str, JSON] | None = None) -> Spectrum:
         """Spectrum of the covariance, with the mean, its energy in each direction, and `basis` leading eigenvectors.
 
