@@ -285,6 +285,6 @@ def column_sums(block: NDArray[Any]) -> Float:
     if block.dtype == np.float64:
         return np.asarray(block.sum(axis=0))
     whole = len(block) - len(block) % 16
-    runs = block[:whole].reshape(whole // 16, 16, -1).sum(axis=1)
+    runs = block[:whole].reshape(whole // 16, 16, block.shape[1]).sum(axis=1)
     sums: Float = runs.sum(axis=0, dtype=np.float64) + block[whole:].sum(axis=0, dtype=np.float64)
     return sums

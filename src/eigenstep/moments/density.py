@@ -33,19 +33,21 @@ class ProbedSpectrum:
     dim : dimension of the data.
     n_items : items behind the covariance.
     leading : directions that were taken out of it.
+    rounding : level below which eigenvalues are rounding, in squared data units.
     """
 
     eigenvalues: Float
     dim: int
     n_items: int
-    leading: int
+    leading: int = 0
+    rounding: float = 0.0
 
     def curve(self, points: int) -> tuple[Float, Float]:
         """Levels kappa of the population, descending, and F at each."""
         g = np.maximum(self.eigenvalues, 0.0)
         top = float(g.max())
-        g = g[g > 1e-13 * top]
-        s = np.geomspace(30 * top, 1e-2 * float(g.min()), points)
+        g = g[g > self.rounding]
+        s = np.geomspace(30 * top, max(10 * self.rounding, 1e-2 * float(g.min())), points)
         f = (g / (g + s[:, None])).sum(axis=1)
         d, probes, n = self.dim - self.leading, self.eigenvalues.size, self.n_items - 1
         probed = (d - f) / (probes - f) if probes < d else np.ones_like(f)
@@ -84,10 +86,11 @@ def resolved_density(seen: ProbedSpectrum, trace: float, *, smoothness: float = 
     d = seen.dim - seen.leading
     if d <= 0:
         return Density(np.zeros(0), np.zeros(0), 0.0)
-    if trace <= 0 or not seen.eigenvalues.max(initial=0.0) > 0:
+    if trace <= 0 or not seen.eigenvalues.max(initial=0.0) > seen.rounding:
         return Density(np.zeros(1), np.array([float(d)]), 0.0)
     kappa, f = seen.curve(240)
-    high = 2.0 * float(np.interp(0.5, f, kappa))
+    # An eigenvalue lambda shows in the probes as one of at least lambda (probes/dim), whatever else is added to it.
+    high = min(2.0 * float(np.interp(0.5, f, kappa)), 1.5 * float(seen.eigenvalues.max()) * d / seen.eigenvalues.size)
     low = 1e-4 * float(kappa[-1])
     count = max(8, int(_PER_DECADE * np.log10(high / low)))
     lam = np.geomspace(high, low, count)

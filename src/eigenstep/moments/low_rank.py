@@ -113,10 +113,13 @@ class LowRankMoments(BlockAccumulator):
         if self._energy == 0:
             raise ValueError(f"The data are constant: all {n} items are equal, so they have no covariance to measure.")
         trace = self._energy / (n - 1)
-        probed = mirror(self._products[self.rank :, self.rank :] / (n - 1))
-        vectors, leading, probed = self._split(probed, trace)
+        vectors, leading, seen = self._split(trace)
+        # The noise of n items lifts an eigenvalue lambda by (1/n) sum_j lambda_j lambda/(lambda - lambda_j).
+        leading = leading / (1 + max(trace - float(leading.sum()), 0.0) / ((n - 1) * leading))
+        # The eigenvalues of a matrix rounded at random, entry by entry: what is below was not seen.
+        rounding = float(np.finfo(self._dtype).eps) * np.sqrt(self.probes) * float(self._products.diagonal().max()) / (n - 1)
         rest = resolved_density(
-            ProbedSpectrum(_ascending(probed)[len(leading) :], dim=self.dim, n_items=n, leading=len(leading)),
+            ProbedSpectrum(seen, dim=self.dim, n_items=n, leading=len(leading), rounding=rounding),
             trace - float(leading.sum()),
         )
         mean = self._mean()
@@ -147,15 +150,23 @@ class LowRankMoments(BlockAccumulator):
             basis=vectors[:kept] if kept else None,
         )
 
-    def _split(self, probed: Float, trace: float) -> tuple[Float, Float, Float]:
-        """Leading eigenvectors as rows, their eigenvalues, and the probed covariance without them."""
+    def _split(self, trace: float) -> tuple[Float, Float, Float]:
+        """Leading eigenvectors as rows, their sample eigenvalues, and the eigenvalues of M without them."""
+        most = (self._folded - 1) // 4  # more directions than that are no leading ones of so few items
+        if self.probes == self.dim:
+            # Nothing is random: M is the covariance, turned.
+            lam, turned = np.linalg.eigh(mirror(self._products / (self._folded - 1)))
+            clear = min(self.rank, most, int(np.count_nonzero(lam > 1e-6 * lam[-1])))
+            vectors = self._back(turned.T[::-1][:clear])
+            return vectors, lam[::-1][:clear], lam[: self.dim - clear]
+        # The first probes made Y; what the others see of the rest is independent of the choice of the leading ones.
+        probed = mirror(self._products[self.rank :, self.rank :] / (self._folded - 1))
         q, r = np.linalg.qr(self._range)
         left, values, _ = np.linalg.svd(r)
-        clear = int(np.count_nonzero(values > max(_SEPARATION * values[-1], 1e-6 * values[0])))
-        if self.probes == self.dim or not clear:
-            # Nothing is random: M is the covariance, turned.
-            return np.zeros((0, self.dim)), np.zeros(0), probed
-        kept = (q @ left[:, : min(2 * clear, self.rank)]).T
+        clear = min(int(np.count_nonzero(values > max(_SEPARATION * values[-1], 1e-6 * values[0]))), most)
+        if not clear:
+            return np.zeros((0, self.dim)), np.zeros(0), _ascending(probed)
+        kept = (q @ left[:, : 2 * clear]).T
         seen = self._probe(kept)[:, self.rank :].T
         inverse = np.linalg.pinv(seen)
         core = inverse @ probed @ inverse.T
@@ -165,14 +176,18 @@ class LowRankMoments(BlockAccumulator):
         lam, turn = np.linalg.eigh(core - share * rest * np.eye(len(core)))
         lam, turn = lam[::-1][:clear], turn[:, ::-1][:, :clear]
         vectors = turn.T @ kept
-        n = self._folded
-        rest = max(trace - float(lam.sum()), 0.0)
-        # The noise of n items lifts an eigenvalue lambda by (1/n) sum_j lambda_j lambda/(lambda - lambda_j).
-        lam = lam / (1 + rest / ((n - 1) * lam))
         seen = np.linalg.qr(self._probe(vectors)[:, self.rank :].T)[0]
         half = probed @ seen
         probed = probed - half @ seen.T - seen @ half.T + seen @ (seen.T @ half) @ seen.T
-        return vectors, lam, probed
+        return vectors, lam, _ascending(probed)[clear:]
+
+    def _back(self, probed: Float) -> Float:
+        """U^T p for every row p, (m, dim)."""
+        from scipy import fft
+
+        waves = np.zeros((len(probed), self.dim))
+        waves[:, self._places] = probed
+        return np.asarray(fft.idct(waves, axis=1, norm="ortho", workers=2) * self._signs)
 
     def _probe(self, rows: NDArray[Any]) -> NDArray[Any]:
         """U x for every row x, (m, probes)."""
