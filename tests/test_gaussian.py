@@ -256,3 +256,89 @@ def test_refusals(arguments, message):
 def test_bounds_refuse_negative_levels():
     with pytest.raises(ValueError, match="`sigmas` must not be negative, got -1"):
         cramer_rao_bound(spectrum(), [1.0, -1.0])
+
+
+# ----------------------------------------------------------------------------------------------------- warm start
+
+
+def correlated(n=400, seed=3):
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((n, 6)) @ rng.standard_normal((6, 6)) + rng.standard_normal(6)
+
+
+def test_warm_start_is_the_converged_ode_of_the_wiener_denoiser():
+    from eigenstep import sample, warm_start
+
+    source = Spectrum.from_samples(correlated(), basis=6)
+    covariance = source.basis.T @ np.diag(source.eigenvalues) @ source.basis
+    x = 20.0 * np.random.default_rng(0).standard_normal((5, 6))
+
+    def wiener(state, sigma):
+        return source.mean + (state - source.mean) @ np.linalg.inv(covariance + sigma**2 * np.eye(6)) @ covariance
+
+    fine = sample(wiener, x, np.geomspace(20.0, 0.5, 400), solver="heun")
+    # Heun with 400 steps of 1 %: third-order local errors of 1e-6 times a few hundred steps of mostly equal sign, halved.
+    np.testing.assert_allclose(warm_start(source, x, 0.5, sigma_max=20.0), fine, rtol=1e-4, atol=1e-4)
+
+
+def test_warm_starts_compose():
+    from eigenstep import warm_start
+
+    source = Spectrum.from_samples(correlated(), basis=4)
+    x = 20.0 * np.random.default_rng(0).standard_normal((5, 6))
+    halfway = warm_start(source, x, 3.0, sigma_max=20.0)
+    np.testing.assert_allclose(
+        warm_start(source, halfway, 0.5, sigma_max=3.0), warm_start(source, x, 0.5, sigma_max=20.0), rtol=1e-10
+    )
+
+
+def test_a_warm_start_from_noise_has_the_covariance_of_the_marginal():
+    from eigenstep import warm_start
+
+    data = correlated()
+    source = Spectrum.from_samples(data, basis=6)
+    transform = warm_start(source, np.eye(6), 0.7) - warm_start(source, np.zeros((1, 6)), 0.7)
+    np.testing.assert_allclose(transform.T @ transform, np.cov(data.T) + 0.49 * np.eye(6), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(warm_start(source, np.zeros((1, 6)), 0.7)[0], data.mean(axis=0), rtol=1e-12)
+
+
+def test_directions_without_an_eigenvector_shrink_like_noise():
+    from eigenstep import warm_start
+
+    source = Spectrum.from_samples(correlated(), basis=2)
+    unknown = np.linalg.svd(source.basis)[2][2:]  # orthogonal to both kept vectors
+    moved = warm_start(source, source.mean + unknown, 0.5, sigma_max=20.0) - source.mean
+    np.testing.assert_allclose(moved, unknown * 0.5 / 20.0, atol=1e-12)
+
+
+def test_warm_start_in_the_fourier_basis_is_that_of_its_rows():
+    from dataclasses import replace
+
+    from eigenstep import warm_start
+    from eigenstep.moments import StationaryMoments
+
+    moments = StationaryMoments((2, 4, 4))
+    moments.update(np.random.default_rng(0).standard_normal((50, 2, 4, 4)))
+    fourier = moments.spectrum(basis=1)
+    noise = np.random.default_rng(1).standard_normal((3, 2, 4, 4))
+    rows = fourier.basis.rows()
+    expanded = replace(
+        fourier,
+        eigenvalues=np.repeat(fourier.eigenvalues, fourier.multiplicities.astype(int)),
+        multiplicities=None,
+        mean_energy=None,
+        basis=rows,
+    )
+    np.testing.assert_allclose(warm_start(fourier, noise, 0.3), warm_start(expanded, noise, 0.3), rtol=1e-9, atol=1e-12)
+
+
+def test_warm_start_refusals():
+    from eigenstep import warm_start
+
+    source = Spectrum.from_samples(correlated(), basis=2)
+    with pytest.raises(ValueError, match="`spectrum` must keep its mean and leading eigenvectors"):
+        warm_start(spectrum(), np.zeros((1, 5)), 1.0)
+    with pytest.raises(ValueError, match=r"`x` must have shape \(m, ...\) with 6 numbers per item, got \(6,\)"):
+        warm_start(source, np.zeros(6), 1.0)
+    with pytest.raises(ValueError, match="`sigma_max` must exceed `sigma_min`"):
+        warm_start(source, np.zeros((1, 6)), 3.0, sigma_max=2.0)

@@ -23,6 +23,7 @@ from eigenstep.gaussian import (
     retained_variance,
     reverse_trajectory,
     trajectory,
+    warm_start,
 )
 from eigenstep.grids import (
     LAWS,
@@ -147,6 +148,7 @@ __all__ = [
     "timestep_grid",
     "trajectory",
     "uniform_t_law",
+    "warm_start",
     "wiener_gain",
     "zoo_names",
 ]

@@ -6,6 +6,7 @@ denoiser, noise sources on a leading axis; every divergence is one weighted sum 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -304,6 +305,71 @@ def fisher_bound(spectrum: Spectrum, sigmas: ArrayLike) -> Float:
     levels = _levels(sigmas)
     with np.errstate(divide="ignore"):
         return np.asarray((1.0 / (spectrum.eigenvalues + levels[..., None] ** 2)) @ spectrum.multiplicities)
+
+
+def warm_start(
+    spectrum: Spectrum, x: ArrayLike, sigma_start: float, *, sigma_max: float = math.inf
+) -> Float:
+    """The Gaussian's own solution of the reverse ODE from `sigma_max` down to `sigma_start`: no network call. Theory (8).
+
+    x_s = mu + r (x - mu) + U diag( sqrt((lambda + sigma_s^2)/(lambda + sigma_max^2)) - r ) U^T (x - mu), r = sigma_s/sigma_max.
+    From infinity (the default) `x` is standard normal noise and the result is drawn from N(mu, Sigma + sigma_s^2 I) itself,
+    which also repairs a path that never reaches pure noise. Directions without a kept eigenvector count as lambda = 0, so
+    keep those with lambda above 0.1 sigma_s^2 or so. Cf. Wang & Vastola (arXiv:2412.09726).
+
+    Parameters
+    ----------
+    spectrum : Spectrum
+        With `mean` and `basis`: `Spectrum.from_samples(x, basis=k)`, or an accumulator's.
+    x : (m, *item_shape) array
+        States at `sigma_max` in the coordinate x~ = x_0 + sigma eps, or standard normal noise where that is infinite.
+    sigma_start : float
+        Level to start the network at, 0 <= sigma_start < sigma_max, data units.
+    sigma_max : float
+        Level of `x`; infinity for noise.
+
+    Returns
+    -------
+    array, shaped like `x`
+
+    Raises
+    ------
+    ValueError
+        If the spectrum keeps no mean or basis, shapes do not fit, or the levels are out of order.
+
+    Examples
+    --------
+    >>> source = Spectrum.from_samples([[3.0, 0.0], [-1.0, 0.0], [1.0, 1.0], [1.0, -1.0]], basis=2)
+    >>> source.eigenvalues.round(6).tolist()
+    [2.666667, 0.666667]
+    >>> warm_start(source, np.zeros((1, 2)), 1.0).round(6).tolist()                        # no noise: the mean
+    [[1.0, 0.0]]
+    """
+    low, high = _checks.sigma_range(sigma_start, sigma_max, zero_min=True, infinite_max=True)
+    if spectrum.mean is None or spectrum.basis is None:
+        raise ValueError("`spectrum` must keep its mean and leading eigenvectors; measure it with `basis=k`, k > 0.")
+    states = _checks.real_array(x, "x")
+    mean = spectrum.mean.reshape(-1)
+    if states.ndim < 2 or states[0].size != mean.size:
+        raise ValueError(f"`x` must have shape (m, ...) with {mean.size} numbers per item, got {states.shape}.")
+    lam = spectrum.eigenvalues
+    if math.isinf(high):
+        keep, gains, centred = low, np.sqrt(lam + low**2), states.reshape(len(states), -1)
+    else:
+        keep, gains = low / high, np.sqrt((lam + low**2) / (lam + high**2))
+        centred = states.reshape(len(states), -1) - mean
+    moved = mean + keep * centred + _along_basis(spectrum, centred, gains - keep)
+    return np.asarray(moved.reshape(states.shape))
+
+
+def _along_basis(spectrum: Spectrum, rows: Float, factors: Float) -> Float:
+    """U diag(factors) U^T of every row (m, dim), over the eigenvectors that the spectrum keeps."""
+    if isinstance(spectrum.basis, np.ndarray):
+        vectors = spectrum.basis
+        return np.asarray(((rows @ vectors.T) * factors[: len(vectors)]) @ vectors)
+    assert spectrum.basis is not None
+    shape = spectrum.basis.item_shape
+    return np.asarray(spectrum.basis.apply(rows.reshape(-1, *shape), factors).reshape(rows.shape))
 
 
 def _levels(sigmas: ArrayLike) -> Float:
