@@ -177,14 +177,7 @@ def outcome(solver: Solver, lam: Float, sigmas: Float) -> Outcome:
     """
     steps = step_maps(solver, lam, sigmas)
     grids, n, size, _, k = steps.maps.shape
-    states = np.zeros((grids, n + 1, size, k))
-    states[:, 0, 0] = 1.0
-    carry = np.zeros((grids, n + 1, size, k))
-    carry[:, n, 0] = 1.0
-    for j in range(n):
-        states[:, j + 1] = np.einsum("srck,sck->srk", steps.maps[:, j], states[:, j])
-        i = n - 1 - j
-        carry[:, i] = np.einsum("srck,srk->sck", steps.maps[:, i], carry[:, i + 1])
+    states, carry = _sweeps(steps.maps)
     carried = np.einsum("snlrck,snrk->snlck", steps.d_maps, carry[:, 1:])
     d_gain = _scatter(np.einsum("snlck,snck->snlk", carried, states[:, :-1]), steps.windows, n)
     if steps.noise is None or steps.d_noise is None:
@@ -203,6 +196,24 @@ def outcome(solver: Solver, lam: Float, sigmas: Float) -> Outcome:
     return Outcome(carry[:, 0, 0], np.einsum("snk,snk->sk", sources, sources), d_gain, _scatter(d_noise, steps.windows, n))
 
 
+def _sweeps(maps: Float) -> tuple[Float, Float]:
+    """Y_k, the state a unit start reaches, and w_k, the row that carries a state at k to the end: each (S, n+1, h, k)."""
+    grids, n, size, _, k = maps.shape
+    states = np.zeros((grids, n + 1, size, k))
+    states[:, 0, 0] = 1.0
+    carry = np.zeros((grids, n + 1, size, k))
+    carry[:, n, 0] = 1.0
+    if size == 1:
+        np.cumprod(maps[:, :, 0], axis=1, out=states[:, 1:])
+        np.cumprod(maps[:, ::-1, 0], axis=1, out=carry[:, n - 1 :: -1])
+        return states, carry
+    for j in range(n):
+        states[:, j + 1] = np.einsum("srck,sck->srk", maps[:, j], states[:, j])
+        i = n - 1 - j
+        carry[:, i] = np.einsum("srck,srk->sck", maps[:, i], carry[:, i + 1])
+    return states, carry
+
+
 def _scatter(slopes: Float, windows: Int, n: int) -> Float:
     """(S, n, width, k) derivatives at window positions -> (S, n+1, k) derivatives at grid positions."""
     total = np.zeros((slopes.shape[0], n + 1, slopes.shape[3]))
@@ -210,6 +221,114 @@ def _scatter(slopes: Float, windows: Int, n: int) -> Float:
         used = np.flatnonzero(windows[:, slot] >= 0)
         total[:, windows[used, slot]] += slopes[:, used, slot]
     return total
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Second derivatives
+
+_SHIFT = 1e-8
+"""Shift of ln sigma in differences of exact first derivatives, good to about 1e-7: a Hessian steers, it is not the answer."""
+
+
+def _with_shifts(sigmas: Float, width: int) -> Float:
+    """The grid, then the grids whose inner positions congruent to c mod width are shifted: (1 + width, n+1).
+
+    A window holds `width` consecutive positions, one of each class, so that one shifted grid serves every step at once.
+    """
+    shifts = _SHIFT * (np.arange(sigmas.size) % width == np.arange(-1, width)[:, None])
+    shifts[:, [0, -1]] = 0.0
+    return np.asarray(sigmas * np.exp(shifts))
+
+
+def _second(slopes: Float, windows: Int) -> Float:
+    """Slopes of the grid and its shifted ones (1 + width, n, ...) -> (n, slot, ...): differences in the window's positions."""
+    by_class = (slopes[1:] - slopes[0]) / _SHIFT
+    return np.asarray(by_class[windows % windows.shape[1], np.arange(windows.shape[0])[:, None]])
+
+
+def assembled(blocks: Float, windows: Int, columns: Int) -> Float:
+    """The sum of every step's block of a matrix over grid positions: (n+1, n+1).
+
+    Parameters
+    ----------
+    blocks : (n, width, c)
+        Rows belong to the positions of `windows` (n, width), columns to those of `columns` (n, c); -1 is dropped.
+
+    >>> assembled(np.ones((2, 2, 2)), np.array([[1, 0], [2, 1]]), np.array([[1, 0], [2, 1]])).astype(int).tolist()
+    [[1, 1, 0], [1, 2, 1], [0, 1, 1]]
+    """
+    n = windows.shape[0]
+    size = n + 2  # -1 falls into an extra last row or column
+    cells = (windows % size)[:, :, None] * size + (columns % size)[:, None, :]
+    total: Float = np.bincount(cells.ravel(), blocks.ravel(), size * size).astype(np.float64, copy=False)
+    return total.reshape(size, size)[: n + 1, : n + 1]
+
+
+@dataclass(frozen=True)
+class GainJet:
+    """The gain of one grid and k directions with its first and second derivatives in ln sigma.
+
+    `gain` (k,), `d_gain` (n+1, k); the second derivatives are kept in factors, since only their weighted sum is ever wanted.
+    """
+
+    gain: Float
+    d_gain: Float
+    _rows: Float
+    _reached: Float
+    _within: Float
+    _windows: Int
+
+    def weighted_curvature(self, weights: Float) -> Float:
+        """sum_i weights_i d^2 gain_i / d ln sigma_a d ln sigma_b over inner levels: (n-1, n-1) for weights (k,).
+
+        Two changes in different steps: w_{k+1} dT_k dY_k, once for each order of the two; two changes in the same step:
+        w_{k+1} d^2 T_k Y_k.
+
+        >>> from eigenstep.solvers import SOLVERS
+        >>> jet = gain_jet(SOLVERS["ddim"], np.array([1.0]), np.array([2.0, 1.0, 0.0]))
+        >>> jet.weighted_curvature(np.ones(1)).round(6).tolist()    # of (1 + 2s)/5/(1 + s^2) at s = 1
+        [[-0.2]]
+        """
+        n, width, size, k = self._rows.shape
+        rows = (self._rows * weights).reshape(n, width, size * k)
+        across = np.matmul(rows, self._reached.reshape(n, n + 1, size * k).transpose(0, 2, 1))
+        crossed = assembled(across, self._windows, np.tile(np.arange(n + 1), (n, 1)))
+        total = crossed + crossed.T + assembled(self._within @ weights, self._windows, self._windows)
+        return np.asarray(total[1:-1, 1:-1])
+
+
+def gain_jet(solver: Solver, lam: Float, sigmas: Float) -> GainJet:
+    """Gain, gradient and curvature of one grid (n+1,), for a solver without noise of its own.
+
+    Second derivatives of a step's own map are differences of its exact first derivatives, on `width` shifted grids in the
+    same call. Shapes of `lam` and units as in `step_maps`.
+
+    >>> from eigenstep.solvers import SOLVERS
+    >>> jet = gain_jet(SOLVERS["ddim"], np.array([1.0]), np.array([2.0, 1.0]))
+    >>> jet.gain.round(12).tolist(), jet.d_gain.round(12).tolist()
+    ([0.6], [[-0.56], [0.4]])
+    """
+    steps = step_maps(solver, lam, _with_shifts(sigmas, solver.window))
+    _, n, size, _, k = steps.maps.shape
+    both = _sweeps(steps.maps[:1])
+    states, carry = both[0][0], both[1][0]
+    carried = np.einsum("snlrck,nrk->snlck", steps.d_maps, carry[1:])
+    slopes = np.einsum("snlck,nck->snlk", carried, states[:-1])
+    pushes = np.einsum("nlrck,nck->nlrk", steps.d_maps[0], states[:-1])
+    # dY_k in every position, forward: dY_{k+1} = T_k dY_k + dT_k Y_k.
+    reached = np.zeros((n, n + 1, size, k))
+    for j in range(n - 1):
+        held = steps.windows[j] >= 0
+        reached[j + 1] = np.einsum("rck,ack->ark", steps.maps[0, j], reached[j])
+        reached[j + 1, steps.windows[j, held]] += pushes[j, held]
+    return GainJet(
+        gain=carry[0, 0],
+        d_gain=_scatter(slopes[:1], steps.windows, n)[0],
+        _rows=carried[0],
+        _reached=reached,
+        _within=_second(slopes, steps.windows),
+        _windows=steps.windows,
+    )
 
 
 @dataclass(frozen=True)
@@ -250,6 +369,29 @@ def local_errors(solver: Solver, lam: Float, sigmas: Float) -> LocalErrors:
         error[:, :, lam == 0] = 0.0
         slopes[:, :, :, lam == 0] = 0.0
     return LocalErrors(error, slopes, windows)
+
+
+@dataclass(frozen=True)
+class LocalJet:
+    """Local errors of one grid: `error` (n, k), `d_error` (n, width, k), `dd_error` (n, width, width, k), at `windows`."""
+
+    error: Float
+    d_error: Float
+    dd_error: Float
+    windows: Int
+
+
+def local_jet(solver: Solver, lam: Float, sigmas: Float) -> LocalJet:
+    """`local_errors` of one grid (n+1,) with second derivatives in the inner levels, by differences of the exact first ones.
+
+    >>> from eigenstep.solvers import SOLVERS
+    >>> jet = local_jet(SOLVERS["ddim"], np.array([1.0]), np.array([3.0, 2.0, 0.0]))
+    >>> jet.dd_error.shape, round(float(jet.dd_error[1, 1, 1, 0]), 6)     # d^2/dy^2 of (1 + e^2y)^(-1/2) at s = 2
+    ((2, 2, 2, 1), 0.143108)
+    """
+    width = solver.order + 1 if solver.memory else 2
+    run = local_errors(solver, lam, _with_shifts(sigmas, width))
+    return LocalJet(run.error[0], run.d_error[0], _second(run.d_error, run.windows), run.windows)
 
 
 def _local_error(solver: Solver, kind: _Kind, lam: Float, sigmas: Float) -> Complex:

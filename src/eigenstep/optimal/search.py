@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -42,7 +42,8 @@ class GridResult:
     value : float
         `divergence(spectrum, sigmas, ...)` on the full spectrum.
     converged : bool
-        Whether `stationarity` is below 1e-6, or nothing is free (n = 1).
+        Whether `stationarity` is below 1e-6, nothing is free (n = 1), or the value is below what rounding to float32 makes of
+        samples, where a minimum is no longer worth the name (long grids of multistep solvers, whose errors can cancel).
     n_iterations : int
         Iterations of the local search that found the grid, polishing included.
     stationarity : float
@@ -144,7 +145,8 @@ def optimal_grid(
     restarts = _checks.integer(restarts, "restarts", minimum=0)
 
     settings = (method, objective, noise_floor, start)
-    nodes = spectrum.binned(_BINS)
+    polished = spectrum.binned(_POLISH_BINS)
+    nodes = polished.binned(_BINS)
     fine = GridObjective(nodes, *settings)
     named = _named_grids(nodes, n, low, high, end, objective, noise_floor)
     if n == 1:
@@ -167,11 +169,12 @@ def optimal_grid(
     named_values = fine(np.stack([named[name] for name in names]))[0]
     ranked = np.argsort(named_values, kind="stable")
     starts = [(names[int(ranked[0])], levels.feasible(named[names[int(ranked[0])]]))]
-    if restarts:
-        scout = GridObjective(spectrum.binned(_SCOUT_BINS), *settings)
+    if restarts or _many_minima(method, objective):
+        scout = GridObjective(nodes.binned(_SCOUT_BINS), *settings)
         starts += _scouted(scout, n, (low, high, end), restarts, _continued_from(method))
-    best, origin = min(((_descend(fine, levels, y), name) for name, y in starts), key=lambda run: run[0].log_value)
-    best = _polish(GridObjective(spectrum.binned(_POLISH_BINS), *settings), levels, best, 30 if n <= _LONG else 3)
+    best, origin = _best_descent(fine, levels, starts)
+    last = _descend(GridObjective(polished, *settings), levels, best.y)
+    best = replace(last, iterations=best.iterations + last.iterations)
     sigmas = levels.sigmas(best.y)
     value = divergence(spectrum, sigmas, **options)
     candidates = {name: float(v) for name, v in zip(names, named_values, strict=True)}
@@ -179,8 +182,9 @@ def optimal_grid(
     if named_values[ranked[0]] < math.exp(best.log_value) * (1 - 1e-9):
         # Possible only for a grid the spacing rule excludes, or a search that failed: keep the promise.
         sigmas, origin, value = named[hand], hand, divergence(spectrum, named[hand], **options)
-        best = _Descent(np.log(sigmas[1:n]), math.log(named_values[ranked[0]]), best.gradient, best.iterations, math.inf, ())
-    converged = best.stationarity <= CONVERGED
+        best = replace(best, log_value=math.log(named_values[ranked[0]]), stationarity=math.inf, active=())
+    negligible = value <= fine.negligible
+    converged = negligible or best.stationarity <= CONVERGED
     return GridResult(
         sigmas=sigmas,
         value=value,
@@ -193,7 +197,9 @@ def optimal_grid(
         candidates=MappingProxyType(candidates),
         message=(
             f"Converged from {origin} in {best.iterations} iterations."
-            if converged
+            if best.stationarity <= CONVERGED
+            else f"Stopped where the error is below float32 rounding, from {origin} in {best.iterations} iterations."
+            if negligible
             else f"Stopped at stationarity {best.stationarity:.1e} (wanted {CONVERGED:.0e}); this is the best grid found."
         ),
     )
@@ -223,11 +229,12 @@ def _named_grids(
 
 @dataclass(frozen=True)
 class _Descent:
-    """A point of the search: ln sigma of the free levels, ln value, its gradient, and what holds it."""
+    """A point of the search: ln sigma of the free levels, ln value, value's gradient and Hessian over value, what holds it."""
 
     y: Float
     log_value: float
     gradient: Float
+    hessian: Float
     iterations: int
     stationarity: float
     active: tuple[int, ...]
@@ -284,10 +291,30 @@ class _FreeLevels:
         for k in range(points.size - 1):
             yield self.feasible(self.sigmas(np.insert(y, k, 0.5 * (points[k] + points[k + 1]))))
 
+    def refined(self, y: Float) -> Float:
+        """The free levels of a grid of fewer steps, read as a law from the first level to the last free one."""
+        points = np.concatenate([[math.log(self.high)], y])
+        at = np.linspace(0, y.size, self.n)[1:]
+        return self.feasible(self.sigmas(np.interp(at, np.arange(points.size), points)))
+
     def names(self, active: tuple[int, ...]) -> tuple[str, ...]:
         """Active constraints in words."""
         last = "sigma_min" if self.end < math.exp(self.bottom) else f"spacing {self.n - 1}"
         return tuple(last if k == self.n - 1 else f"spacing {k}" for k in active)
+
+    def face(self, held: set[int]) -> Float:
+        """Orthonormal columns of the moves that keep these constraints as they are: levels tied together move as one."""
+        loose = np.ones(self.n, dtype=bool)
+        loose[list(held)] = False
+        group = np.cumsum(loose[:-1])  # 0: tied to sigma_max
+        groups = group[-1] + 1 if loose[-1] else group[-1]  # the last one may be tied to the lowest level
+        columns = (group[:, None] == np.arange(1, groups)).astype(float)
+        return np.asarray(columns / np.sqrt(columns.sum(axis=0)))
+
+    def stretch(self, y: Float) -> Float:
+        """The matrix that turns a move into relative changes of the gaps of ln sigma, the natural measure of its size."""
+        gaps = -np.diff(y, prepend=math.log(self.high))
+        return np.asarray(self.matrix[:-1] / gaps[:, None])
 
     def active(self, y: Float, gradient: Float) -> tuple[tuple[int, ...], Float]:
         """Constraints that hold the grid (met, with a positive multiplier), and the gradient they do not balance."""
@@ -300,13 +327,17 @@ class _FreeLevels:
         return tuple(int(k) for k in met[multipliers > 0]), gradient - self.matrix[met].T @ multipliers
 
 
-def _restarts(solver: Solver, objective: str, n: int) -> int:
-    """How many random grids to start from: none where one minimum is the rule.
+def _many_minima(solver: Solver, objective: str) -> bool:
+    """Whether several minima are the rule: in multistep solvers end to end, because errors of their steps can cancel.
 
-    Measured on the zoo: one-step solvers and the local objective have one minimum; multistep solvers end to end have several,
-    because the errors of their steps can cancel in many ways.
+    Measured on the zoo: one-step solvers and the local objective have one minimum.
     """
-    if solver.memory == 0 or objective == "local" or n > _LONG:
+    return solver.memory > 0 and objective != "local"
+
+
+def _restarts(solver: Solver, objective: str, n: int) -> int:
+    """How many random grids to start from: none where one minimum is the rule, or where a random grid is never near one."""
+    if not _many_minima(solver, objective) or n > _LONG:
         return 0
     return 3 if solver.memory == 1 else 5
 
@@ -322,7 +353,8 @@ def _scouted(
     """The two most promising starts for n steps, found on few nodes.
 
     Beyond `rooted` steps, the best grid of n-1 steps with one more level in each of its gaps: minima of n-1 and n steps
-    are close, while a random grid falls into the best one ever more rarely as n grows.
+    are close, while a random grid falls into the best one ever more rarely as n grows. Beyond 24 steps, the best grid of n/2
+    steps read as a law, which is enough for a smooth start.
     """
     spectrum = objective.spectrum
     levels = _FreeLevels(n, *limits, spectrum)
@@ -331,13 +363,17 @@ def _scouted(
     best = [list(named)[j] for j in np.argsort(values, kind="stable")[:2]]
     starts = [(name, levels.feasible(named[name])) for name in best]
     starts += [("a random start", y) for y in levels.random(restarts)]
-    if n > rooted:
+    if n > _LONG:
+        (_, shorter), *_ = _scouted(objective, n // 2, limits, restarts, rooted)
+        starts.append(("the best grid of half the steps", levels.refined(shorter)))
+        starts += [("geodesic", levels.feasible(named[name])) for name in named if name == "geodesic"]
+    elif n > rooted:
         (_, shorter), *_ = _scouted(objective, n - 1, limits, restarts, rooted)
         starts += [("the best grid of one step less", y) for y in levels.grown(shorter)]
     values = objective(levels.sigmas(np.stack([y for _, y in starts])))[0]
     starts = [starts[j] for j in np.argsort(values, kind="stable")[: 6]]
     for iterations, tolerance, kept in ((8, 1e-3, 2), (30, 1e-5, 2)):
-        runs = [(_descend(objective, levels, y, tolerance, iterations), name) for name, y in starts]
+        runs = [(_descend(objective, levels, y, tolerance=tolerance, iterations=iterations), name) for name, y in starts]
         runs.sort(key=lambda run: run[0].log_value)
         starts = [(name, run.y) for run, name in runs[:kept]]
     # The same minimum twice, or one beyond the error of few nodes, need not be searched again on many.
@@ -345,90 +381,104 @@ def _scouted(
     return starts if distinct else starts[:1]
 
 
-def _evaluate(objective: GridObjective, levels: _FreeLevels, y: Float) -> tuple[Float, Float]:
-    """ln value (S,) and its gradient (S, n-1) at free levels (S, n-1)."""
-    value, gradient = objective(levels.sigmas(y))
-    positive = np.maximum(value, 1e-300)
-    return np.log(positive), gradient[:, 1:-1] / positive[:, None]
+def _best_descent(objective: GridObjective, levels: _FreeLevels, starts: list[tuple[str, Float]]) -> tuple[_Descent, str]:
+    """The best end of the descents from some starts; on long grids, whose minima differ little, only of the most advanced."""
+    if len(starts) > 1 and levels.n > _LONG:
+        tried = [(_descend(objective, levels, y, iterations=8), name) for name, y in starts]
+        begun, name = min(tried, key=lambda run: run[0].log_value)
+        starts = [(name, begun.y)]
+    return min(((_descend(objective, levels, y), name) for name, y in starts), key=lambda run: run[0].log_value)
+
+
+_SHORTEST, _WIDEST = 1e-12, 4.0
+"""Trust radii, in relative changes of the gaps of ln sigma: a move shorter than the first is rounding."""
+_ROUNDING = 1e-9
+"""Relative error of a value that is a sum of squares of differences of near-equals."""
 
 
 def _descend(
-    objective: GridObjective, levels: _FreeLevels, y: Float, tolerance: float = 1e-15, iterations: int = 120
+    objective: GridObjective, levels: _FreeLevels, y: Float, *, tolerance: float = 0.0, iterations: int = 200
 ) -> _Descent:
-    """Sequential quadratic programming (scipy's SLSQP) on ln value, with the exact gradient."""
-    from scipy.optimize import minimize
+    """Newton's method with the exact Hessian in a trust region on the faces of the constraints.
 
-    def function(point: Float) -> tuple[float, Float]:
-        if np.any(levels.matrix @ point - levels.limit < -levels.spacing):  # a trial beyond the constraints
-            return 1e3, np.zeros_like(point)
-        value, gradient = _evaluate(objective, levels, point[None])
-        return float(value[0]), gradient[0]
-
-    constraint = {"type": "ineq", "fun": lambda p: levels.matrix @ p - levels.limit, "jac": lambda _: levels.matrix}
-    found = minimize(
-        function, y, jac=True, method="SLSQP", constraints=[constraint], options={"ftol": tolerance, "maxiter": iterations}
-    )
-    point = levels.feasible(levels.sigmas(np.asarray(found.x)))
-    return _descent(objective, levels, point, int(found.nit))
-
-
-def _descent(objective: GridObjective, levels: _FreeLevels, y: Float, iterations: int) -> _Descent:
-    value, gradient = _evaluate(objective, levels, y[None])
-    active, unbalanced = levels.active(y, gradient[0])
-    return _Descent(y, float(value[0]), gradient[0], iterations, float(np.abs(unbalanced).max()), active)
-
-
-_DIFFERENCE = 1e-5
-
-
-def _polish(objective: GridObjective, levels: _FreeLevels, best: _Descent, iterations: int) -> _Descent:
-    """Newton's method on the face of the active constraints, Hessian by differences of exact gradients."""
-    best = _descent(objective, levels, best.y, best.iterations)
-    for _ in range(iterations):
-        if best.stationarity <= 1e-3 * CONVERGED or not math.isfinite(best.log_value):
+    It ends when a step promises less than `tolerance` of the value. The model is that of the value, not of its logarithm:
+    where a sum of squares is small, it is the value that is quadratic.
+    """
+    best = _descent(objective, levels, y, 0)
+    radius = 1.0
+    negligible = math.log(objective.negligible)
+    while best.iterations < iterations and best.stationarity > 1e-3 * CONVERGED and best.log_value > negligible:
+        move = _newton_move(levels, best, radius)
+        length = float(np.linalg.norm(levels.stretch(best.y) @ move))
+        promised = -float(best.gradient @ move + 0.5 * move @ best.hessian @ move)
+        if length < _SHORTEST or promised <= tolerance:
             break
-        move = _newton_move(objective, levels, best)
-        improved = _line_search(objective, levels, best, move)
-        if improved is None:
-            break
-        best = improved
+        trial = _descent(objective, levels, best.y + move, best.iterations + 1)
+        gained = -math.expm1(trial.log_value - best.log_value) if trial.log_value < 500 else -math.inf
+        within_rounding = abs(gained) < _ROUNDING and trial.stationarity < 0.5 * best.stationarity
+        if gained > 1e-4 * promised or within_rounding:
+            if gained > 0.75 * promised:
+                radius = min(max(radius, 2 * length), _WIDEST)
+            elif gained < 0.25 * promised:
+                radius = 0.5 * length
+            best = trial
+        else:
+            radius = 0.25 * length
+            best = replace(best, iterations=best.iterations + 1)
     return best
 
 
-def _newton_move(objective: GridObjective, levels: _FreeLevels, best: _Descent) -> Float:
-    """Newton's step in the face of the active constraints, and of those it would run into at once."""
-    size = best.y.size
-    nudges = best.y + _DIFFERENCE * np.concatenate([np.eye(size), -np.eye(size)])
-    _, gradients = _evaluate(objective, levels, nudges)
-    hessian = (gradients[:size] - gradients[size:]) / (2 * _DIFFERENCE)
-    met = levels.matrix @ best.y - levels.limit < 1e-9
+def _descent(objective: GridObjective, levels: _FreeLevels, y: Float, iterations: int) -> _Descent:
+    with np.errstate(over="ignore", invalid="ignore"):
+        value, gradient, hessian = objective.curved(levels.sigmas(y))
+    positive = max(value, 1e-300)
+    gradient, hessian = gradient / positive, hessian / positive
+    if not (math.isfinite(value) and np.isfinite(hessian).all() and np.isfinite(gradient).all()):
+        return _Descent(y, math.inf, gradient, hessian, iterations, math.inf, ())
+    active, unbalanced = levels.active(y, gradient)
+    return _Descent(y, math.log(positive), gradient, hessian, iterations, float(np.abs(unbalanced).max()), active)
+
+
+def _newton_move(levels: _FreeLevels, best: _Descent, radius: float) -> Float:
+    """Newton's step within constraints and radius: along one face until it meets a constraint, then on along the next."""
+    move = np.zeros_like(best.y)
     held = set(best.active)
-    while True:
-        normals = levels.matrix[sorted(held)]
-        face = np.linalg.svd(normals)[2][len(held) :].T if held else np.eye(size)
-        if not face.size:
-            return np.zeros(size)
-        reduced = face.T @ (0.5 * (hessian + hessian.T)) @ face
-        curvature, directions = np.linalg.eigh(reduced)
-        curvature = np.maximum(np.abs(curvature), 1e-8 * np.abs(curvature).max())
-        move = -face @ (directions @ ((directions.T @ (face.T @ best.gradient)) / curvature))
-        blocking = {int(k) for k in np.flatnonzero(met & (levels.matrix @ move < -1e-12 * np.abs(move).max()))} - held
-        if not blocking:
-            return np.asarray(move)
-        held |= blocking
+    slack = levels.matrix @ best.y - levels.limit
+    stretch = levels.stretch(best.y)
+    for _ in range(best.y.size + len(slack)):
+        face = levels.face(held)
+        room = radius - float(np.linalg.norm(stretch @ move))
+        if not face.shape[1] or room < 1e-3 * radius:
+            break
+        # In coordinates in which the trust region is a ball.
+        ball = face @ np.linalg.inv(np.linalg.qr(stretch @ face, mode="r"))
+        step = ball @ _trusted(ball.T @ (best.gradient + best.hessian @ move), ball.T @ best.hessian @ ball, room)
+        approach = levels.matrix @ step
+        approach[list(held)] = 0.0
+        closing = approach < -1e-13 * np.abs(step).max()
+        reach = np.full(slack.size, np.inf)
+        np.divide(np.maximum(slack + levels.matrix @ move, 0.0), -approach, out=reach, where=closing)
+        first = int(reach.argmin())
+        if reach[first] >= 1:
+            return move + step
+        move = move + reach[first] * step
+        held.add(first)
+    return move
 
 
-def _line_search(objective: GridObjective, levels: _FreeLevels, best: _Descent, move: Float) -> _Descent | None:
-    """The move as far as the constraints allow, halved until it lowers the value, or the gradient at an equal value."""
-    approach = levels.matrix @ move
-    closing = approach < -1e-15
-    room = np.maximum(levels.matrix @ best.y - levels.limit, 0.0)[closing]
-    reach = min(1.0, float((room / -approach[closing]).min(initial=1.0)))
-    slack = 1e-11 * max(1.0, abs(best.log_value))  # rounding of a value that is a sum of squared differences
-    for halving in range(12):
-        trial = _descent(objective, levels, best.y + 0.5**halving * reach * move, best.iterations + 1)
-        if trial.log_value < best.log_value - slack or (
-            trial.log_value <= best.log_value + slack and trial.stationarity < 0.5 * best.stationarity
-        ):
-            return trial
-    return None
+def _trusted(slope: Float, hessian: Float, radius: float) -> Float:
+    """-(|H| + mu)^-1 slope: |H| has the magnitudes of H's eigenvalues, mu >= 0 keeps the step within the radius."""
+    curvature, directions = np.linalg.eigh(hessian)
+    curvature = np.abs(curvature)
+    curvature = np.maximum(curvature, 1e-12 * curvature[[0, -1]].max())
+    along = directions.T @ slope
+    if not along.any():
+        return np.zeros_like(slope)
+    mu = 0.0
+    for _ in range(50):  # Newton on 1/length, which is nearly linear in mu
+        step = along / (curvature + mu)
+        length = float(np.linalg.norm(step))
+        if length <= 1.1 * radius:
+            break
+        mu += (length / radius - 1) * length**2 / float(step @ (step / (curvature + mu)))
+    return np.asarray(-directions @ (step * min(1.0, radius / length)))
