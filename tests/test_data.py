@@ -337,37 +337,6 @@ def test_a_missing_extra_names_its_command(tmp_path, monkeypatch, module: str, m
         make(tmp_path)
 
 
-def test_measure_is_from_samples_batch_by_batch() -> None:
-    x = np.random.default_rng(3).random((500, 2, 4))
-    calls: list[tuple[int, int | None]] = []
-    spectrum = measure(
-        open_source(x, batch_size=200, name="mine"), progress=lambda *call: calls.append(call), provenance={"a": 1}
-    )
-    np.testing.assert_allclose(spectrum.eigenvalues, Spectrum.from_samples(x).eigenvalues, rtol=1e-11)
-    assert calls == [(200, 500), (400, 500), (500, 500)]
-    assert spectrum.item_shape == (2, 4)
-    assert spectrum.provenance == {
-        "name": "mine",
-        "source": "array of shape (500, 2, 4), float64",
-        "value_range": "as stored (float64)",
-        "values": [x.min(), x.max()],
-        "skipped": 0,
-        "a": 1,
-    }
-
-
-def test_measure_names_the_source_and_the_bad_item() -> None:
-    x = np.ones((50, 3))
-    x[37, 1] = np.nan
-    with pytest.raises(SourceError, match=r"array of shape .*: `batch` must be finite, got 1 NaN .* item 37"):
-        measure(open_source(x, batch_size=16))
-
-
-def test_measure_refuses_what_no_memory_holds() -> None:
-    with pytest.raises(SourceError, match=r"items of 16385 numbers have a covariance too large for memory; bring them"):
-        measure(open_source(np.zeros((2, 16_385))))
-
-
 def test_a_new_kind_of_source_is_one_iterator_and_one_row(monkeypatch) -> None:
     def threes(_: object, options: Options) -> Source:
         return from_batches(lambda: iter([np.eye(3)]), description="threes", batch_size=options.batch_size)

@@ -1,0 +1,266 @@
+"""`accumulate_on_cluster`: the parts of a source on many machines through Dask, merged in a tree.
+
+The workers run the same code as one machine does. A task is pure, so that one lost with its worker is done again
+elsewhere and the result is the same bit for bit; a merge copies before it adds, since Dask may need its inputs again.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import os
+import re
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from eigenstep._version import __version__
+from eigenstep.data.measure import Progress, begun, between, shared
+from eigenstep.data.measurement import Measurement
+from eigenstep.data.source import Source
+from eigenstep.moments import FORMS
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+CONNECT_SECONDS = 6.0
+"""How long a scheduler may take to answer before it counts as unreachable."""
+
+GROUPS_PER_WORKER = 4
+"""Tasks per worker thread: enough that a slow one does not hold up the rest, few enough that merges cost little."""
+
+_REPORT_SECONDS = 0.5
+
+
+def accumulate_on_cluster(
+    source: Source,
+    address: str,
+    *,
+    method: str = "auto",
+    precision: str = "float64",
+    memory: int | None = None,
+    share: tuple[int, int] = (1, 1),
+    progress: Progress | None = None,
+) -> Measurement:
+    """What `accumulate` gives, from the workers of a Dask cluster; equal to it to rounding.
+
+    Parameters
+    ----------
+    source : from `open_source`; every worker must find its files under the same names.
+    address : of a scheduler, "tcp://host:port" or "host:port"; a scheduler file, "cluster.json"; or "local:N" for N
+        worker processes on this machine, with one BLAS thread each.
+    method, precision, memory, share, progress : as for `accumulate`. "auto" is decided once, for all workers.
+
+    Raises
+    ------
+    OSError : no scheduler answers, or no worker is there, within seconds.
+    SourceError, ValueError : as for `accumulate`.
+    ImportError : dask or distributed is missing; the message has the pip command.
+    """
+    chosen = shared(source, share)
+    # Begun here: what "auto" chooses depends on the memory of the machine that chooses, and all must choose alike.
+    measurement = begun(source, share, method=method, precision=precision, memory=memory)
+    (reading,) = measurement.readings
+    with _client(address) as client:
+        measurement.merge(_tree(client, chosen, measurement, progress))
+    chosen.judge(measurement.count, measurement.skipped)
+    reading.finished = True
+    return measurement
+
+
+@contextmanager
+def _client(address: str) -> Iterator[Client]:
+    """A client of the cluster at `address`; a local cluster is made, and ends with the block."""
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError:
+        raise ImportError('clusters need dask; install it with: pip install "eigenstep[dask]"') from None
+    local = re.fullmatch(r"local:(\d+)", address)
+    if local:
+        workers = int(local[1])
+        if workers < 1:
+            raise ValueError(f"`address` must be local:N with at least 1 worker, got {address!r}.")
+        # Processes of one thread each: the reading of a batch holds Python's lock for much of its time.
+        with (
+            LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+            Client(cluster) as client,
+        ):
+            yield client
+        return
+    where: dict[str, Any] = {"address": address}
+    if address.endswith(".json"):
+        # Dask would wait for the file without end.
+        if not os.path.isfile(address):
+            raise OSError(f"there is no scheduler file {address!r}; `dask scheduler --scheduler-file {address}` writes it.")
+        where = {"scheduler_file": address}
+    try:
+        client = Client(**where, timeout=CONNECT_SECONDS)
+    except (OSError, ValueError) as error:
+        raise OSError(
+            f"no Dask scheduler answers at {address!r} within {CONNECT_SECONDS:g} s ({error}); start one with `dask "
+            "scheduler`, check the address and the network, or use local:N."
+        ) from error
+    with client:
+        _check_workers(client, address)
+        yield client
+
+
+def _check_workers(client: Client, address: str) -> None:
+    from distributed import TimeoutError as NoWorker  # asyncio's, under the name that distributed gives it
+
+    try:
+        client.wait_for_workers(1, timeout=CONNECT_SECONDS)
+    except NoWorker as error:
+        raise OSError(
+            f"the Dask scheduler at {address!r} has no worker after {CONNECT_SECONDS:g} s; start some with `dask worker "
+            f"{address}`."
+        ) from error
+    def version() -> str | None:
+        # Sent by value: a worker without eigenstep could not even import it from here.
+        from importlib import import_module
+        from importlib.util import find_spec
+
+        found = find_spec("eigenstep")
+        return None if found is None else str(import_module("eigenstep._version").__version__)
+
+    for worker, installed in client.run(version).items():
+        if installed != __version__:
+            found = "no eigenstep" if installed is None else f"eigenstep {installed}"
+            raise ValueError(
+                f"the Dask worker {worker} has {found}, this machine has {__version__}; install the same version on all."
+            )
+
+
+def _tree(client: Client, source: Source, empty: Measurement, progress: Progress | None) -> Measurement:
+    """Split the parts into groups, read each on some worker, and merge neighbours until one measurement is left."""
+    start = Start.of(empty)
+    groups = _groups(source, GROUPS_PER_WORKER * max(1, sum(client.nthreads().values())))
+    topic = f"eigenstep-{uuid.uuid4().hex}"
+    futures = [client.submit(_measured, group, start, topic, k, pure=False) for k, group in enumerate(groups)]
+    everything = list(futures)
+    while len(futures) > 1:
+        # Merges first: they free the memory of two accumulators for one.
+        pairs = [client.submit(_merged, *futures[k : k + 2], pure=False, priority=1) for k in range(0, len(futures) - 1, 2)]
+        everything += pairs
+        futures = pairs + futures[len(pairs) * 2 :]
+    try:
+        with _reported(client, topic, source.n_items, progress):
+            return _result(futures[0])
+    except BaseException:
+        client.cancel(everything)
+        raise
+
+
+def _result(future: Future) -> Measurement:
+    """The result of the last merge; what Dask says of a worker or scheduler that is gone, in a sentence."""
+    from distributed import CancelledError, KilledWorker
+
+    try:
+        measurement: Measurement = future.result()
+    except KilledWorker as error:
+        raise OSError(
+            f"a task was given up because its worker died each time ({error}); most often the worker has too little "
+            "memory: give it more, run fewer threads on it, or choose a smaller `method`."
+        ) from error
+    except CancelledError as error:
+        raise OSError(f"the Dask scheduler is gone ({error}); start it again and repeat the command.") from error
+    return measurement
+
+
+@contextmanager
+def _reported(client: Client, topic: str, total: int | None, progress: Progress | None) -> Iterator[None]:
+    """Tell `progress` the items read by all workers together; a task done again starts from zero again."""
+    if progress is None:
+        yield
+        return
+    counts: dict[int, int] = {}
+
+    def heard(event: tuple[float, dict[str, int]]) -> None:
+        counts[event[1]["group"]] = event[1]["count"]
+        progress(sum(counts.values()), total)
+
+    client.subscribe_topic(topic, heard)
+    try:
+        yield
+    finally:
+        client.unsubscribe_topic(topic)
+
+
+def _groups(source: Source, wanted: int) -> list[Source]:
+    """At most `wanted` runs of neighbouring parts, of lengths that differ by one at most; losses are for the whole."""
+    parts = len(source.readers)
+    n = min(wanted, parts)
+    edges = [k * parts // n for k in range(n + 1)]
+    return [
+        replace(
+            between(source, start, stop),
+            description=f"{source.description}, parts {start + 1} to {stop} of {parts}",
+            workers=1,
+            whole=False,
+        )
+        for start, stop in itertools.pairwise(edges)
+    ]
+
+
+# ---------------------------------------------------------------------- what runs on the workers
+
+
+@dataclass(frozen=True)
+class Start:
+    """How the measurement of a group begins: an empty accumulator in a few bytes, though some hold large matrices."""
+
+    form: str
+    item_shape: tuple[int, ...]
+    options: dict[str, Any]
+    reason: str
+    name: str
+    source: str
+    value_range: str
+
+    @classmethod
+    def of(cls, empty: Measurement) -> Start:
+        """What begins as `empty` does."""
+        moments = empty.moments
+        return cls(
+            moments.form,
+            moments.item_shape,
+            dict(moments.options),
+            moments.reason,
+            empty.name,
+            empty.source,
+            empty.value_range,
+        )
+
+    def __call__(self) -> Measurement:
+        """An empty measurement; what it reads is recorded once, for all groups together."""
+        moments = FORMS[self.form](self.item_shape, **self.options)
+        moments.reason = self.reason
+        return Measurement(moments, self.name, self.source, self.value_range)
+
+
+def _measured(group: Source, start: Start, topic: str, number: int) -> Measurement:
+    """All items of a group of parts; tells the topic how many it has read, twice a second."""
+    from distributed import get_worker
+
+    worker, told = get_worker(), time.monotonic()
+    measurement = start()
+    measurement.source = group.description  # for refusals, which count items within it
+    for batch in group:
+        measurement.update(batch)
+        if time.monotonic() - told > _REPORT_SECONDS:
+            worker.log_event(topic, {"group": number, "count": measurement.count})
+            told = time.monotonic()
+    worker.log_event(topic, {"group": number, "count": measurement.count})
+    measurement.skipped = list(group.skipped)
+    measurement.source = start.source
+    return measurement
+
+
+def _merged(one: Measurement, other: Measurement) -> Measurement:
+    """Both together, each left as it was: Dask may need it again should this worker die."""
+    both = copy.deepcopy(one)
+    both.merge(other)
+    return both
