@@ -280,8 +280,8 @@ class TestSpectrum:
         (tmp_path / "elsewhere").mkdir()
         result = run("spectrum", tmp_path / "x.npy", "-o", tmp_path / "s.json")
         assert result.exit_code == 2
-        refuge = re.fullmatch(
-            r"eigenstep: No space left on device\. The measured spectrum is safe in (\S+)\n", result.stderr
+        refuge = re.search(
+            r"^eigenstep: No space left on device\. The measured spectrum is safe in (\S+)\n", result.stderr, re.M
         )[1]
         assert Spectrum.load(refuge).dim == 4
 

@@ -1,7 +1,7 @@
 """The `eigenstep` command: measure a spectrum, plan a grid for it, compare grids. Parsing, progress and layout only.
 
 Results go to standard output, progress and messages to standard error. Exit code 2 and one line on standard error for
-bad input, 130 after Ctrl-C; an error in eigenstep itself keeps its traceback.
+bad input, 130 after Ctrl-C, 143 after SIGTERM; an error in eigenstep itself keeps its traceback.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import json
 import math
 import re
 import shlex
+import signal
 import tempfile
 import textwrap
+import time
 import traceback
 import warnings
 import zipfile
@@ -20,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 try:
@@ -39,6 +42,7 @@ from eigenstep.spectrum import JSON, Spectrum, zoo_names
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from eigenstep.data import Measurement, Source
     from eigenstep.optimal import GridResult
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -61,6 +65,10 @@ WELL_KNOWN = ("karras", "exponential", "kl_optimal", "ays_sd15")
 """The baselines that a figure names beside the best one, because readers look for them."""
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as a scheduler sends it before it kills: the work is left as after Ctrl-C."""
+
+
 class Edge(click.Group):
     """The one place where a refusal becomes a line on standard error and an exit code."""
 
@@ -76,6 +84,8 @@ class Edge(click.Group):
                 warnings.simplefilter("default")
                 warnings.showwarning = lambda message, *_: _say(f"warning: {message}")
                 return super().invoke(ctx)
+        except Terminated:
+            _stop("terminated.", code=143)
         except KeyboardInterrupt:
             _stop("interrupted.", code=130)
         except click.UsageError as error:
@@ -123,19 +133,40 @@ def cli() -> None:
 
 
 SOURCE_OPTIONS = (
-    click.option("--key", metavar="NAME", help="Array to read from an npz file. Default: the largest numeric one."),
+    click.option("--kind", metavar="NAME", help="What to read in a folder that holds several kinds of files, such as audio."),
+    click.option(
+        "--key",
+        metavar="NAME",
+        help="Array of an npz, safetensors or HDF5 file, column of a dataset, suffix of a tar's members. Default: the "
+        "largest numeric array; the images.",
+    ),
     click.option(
         "--range",
         "value_range",
         metavar="RANGE",
-        help="Bring the values to -1,1 0,1 or 0,255, or leave them raw. Default: -1,1 for images, raw for arrays.",
+        help="Bring the values to -1,1 0,1 or 0,255, or leave them raw. Default: -1,1 for images and sound, raw for arrays.",
+    ),
+    click.option(
+        "--stored-range", metavar="LOW,HIGH", help="Range of stored arrays that --range maps. Default: by type, or detected."
     ),
     click.option("--scale", type=float, metavar="S", help="Multiply every value by S."),
     click.option("--size", type=int, metavar="PIXELS", help="Resize images to squares of this side."),
+    click.option("--crop", type=int, metavar="PIXELS", help="Cut the middle square of this side out of images."),
     click.option("--gray/--rgb", default=None, help="Read images in gray or in colour. Default: as the first one is."),
+    click.option("--stacked/--single", default=None, help="Whether each of several array files holds many items, or one."),
+    click.option("--length", type=int, metavar="SAMPLES", help="Cut or pad sound to this length. Default: the first's."),
+    click.option("--mono/--channels", default=None, help="Take the mean of the channels of sound. Default: keep them."),
+    click.option("--rate", type=int, metavar="HZ", help="Resample sound to this rate. Default: the first's; others refused."),
+    click.option("--workers", type=int, metavar="N", help="Processes that decode. Default: one per core, where it helps."),
     click.option("--batch-size", type=int, metavar="N", help="Items read at a time."),
 )
 """How a data source is read."""
+
+READING = (
+    "kind", "key", "value_range", "stored_range", "scale", "size", "crop", "gray", "stacked", "length", "mono", "rate",
+    "workers", "batch_size",
+)  # fmt: skip
+"""The names of SOURCE_OPTIONS as `open_source` knows them."""
 
 PLAN_OPTIONS = (
     click.option("--solver", default="ddim", show_default=True, metavar="NAME", help=f"{', '.join(SOLVERS)}."),
@@ -178,6 +209,44 @@ PLAN_OPTIONS = (
     ),
 )
 """What a grid is planned for."""
+
+REPORT = click.option("--report", metavar="FILE", help="Write a report of the spectrum: an .html page or a .png figure.")
+BINS = click.option("--bins", type=int, metavar="K", help="Keep at most K weighted eigenvalues; the error is measured.")
+
+OUTPUT_OPTIONS = (
+    click.option("-o", "--output", metavar="FILE", help="Where to save the spectrum: a .json or .npz file."),
+    REPORT,
+    BINS,
+)
+"""What becomes of a measured spectrum."""
+
+WORK_OPTIONS = (
+    click.option(
+        "--method",
+        default="auto",
+        show_default=True,
+        metavar="NAME",
+        help="Accumulator: dense, gram, stationary, low-rank, or auto, which chooses by size and memory.",
+    ),
+    click.option(
+        "--memory", type=float, metavar="GIB", help="Memory that the accumulator may take. Default: half of what is free."
+    ),
+    click.option(
+        "--precision",
+        default="float64",
+        show_default=True,
+        metavar="NAME",
+        help="float64, or float32 for products in single precision: twice as fast.",
+    ),
+    click.option("--part", metavar="I/N", help="Read the I-th of N shares of the data; `eigenstep merge` joins them."),
+    click.option("--dask", metavar="ADDRESS|local:N", help="Work on a Dask cluster, or on N local processes."),
+    click.option("--checkpoint", metavar="FILE", help="Keep the state of the work in this .npz file."),
+    click.option(
+        "--checkpoint-every", type=int, default=100_000, show_default=True, metavar="K", help="Items between checkpoints."
+    ),
+    click.option("--resume", is_flag=True, help="Go on from the checkpoint, if it exists."),
+)
+"""How the work is done, and where."""
 
 QUIET = click.option("-q", "--quiet", is_flag=True, help="No progress bar and no remarks; warnings stay.")
 
@@ -275,7 +344,7 @@ def _spectrum(data: str, quiet: bool, **reading: Any) -> tuple[Spectrum, str]:
         if Path(data).exists():
             _say(f"warning: {data!r} is taken for the spectrum of that name in the zoo; write ./{data} for the file.")
         return Spectrum.from_zoo(data), data
-    if not (Path(data).expanduser().exists() or glob.has_magic(data)):
+    if not (Path(data).expanduser().exists() or glob.has_magic(data) or "://" in data):
         raise ValueError(f"There is no file, folder or zoo spectrum {data!r}; the zoo has {', '.join(zoo_names())}.")
     measured = _measured(data, quiet, **reading)
     return measured, str(measured.provenance["name"])
@@ -303,14 +372,14 @@ def _measured(
         return measure(opened, progress=report, provenance=provenance)
 
 
-def _save(measured: Spectrum, output: Path) -> None:
+def _save(result: Spectrum | Measurement, output: Path, what: str = "measured spectrum") -> None:
     """Save, or where that fails save elsewhere and say where: measuring may have taken hours."""
     try:
-        measured.save(output)
+        result.save(output)
     except OSError as error:
         refuge = Path(tempfile.mkdtemp(prefix="eigenstep-")) / output.name
-        measured.save(refuge)
-        raise OSError(error.errno, f"{error.strerror} The measured spectrum is safe in {refuge}") from error
+        result.save(refuge)
+        raise OSError(error.errno, f"{error.strerror} The {what} is safe in {refuge}") from error
 
 
 def _check_output(path: str, suffixes: tuple[str, ...]) -> None:
@@ -336,15 +405,90 @@ def _step_counts(text: str) -> list[int]:
 
 @contextmanager
 def _progress(task: str, quiet: bool) -> Iterator[Callable[[int, int | None], None]]:
-    """A progress bar on standard error, where that is a terminal; yields what tells it (done, total)."""
+    """Progress with rate and remaining time on standard error: a bar on a terminal, else a line every half minute.
+
+    Yields what tells it (done, total); what is done at the first call was done before, and says nothing of the rate.
+    """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    columns = (TextColumn(task), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
-        running = bar.add_task(task, total=None)
-        yield lambda done, total: bar.update(running, completed=done, total=total)
+    if quiet:
+        yield lambda done, total: None
+    elif console.is_terminal:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn(task), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn()
+        )
+        with Progress(*columns, console=console, transient=True) as bar:
+            running = bar.add_task(task, total=None, rate="")
+            pace = Pace()
+            yield lambda done, total: bar.update(running, completed=done, total=total, rate=pace.rate(done))
+    else:
+        yield Log(task, Pace())
+
+
+class Pace:
+    """Items per second since the first report."""
+
+    def __init__(self) -> None:
+        """No report yet."""
+        self.first: tuple[float, int] | None = None
+
+    def __call__(self, done: int) -> float:
+        """The mean rate, 0 at the first report."""
+        now = time.monotonic()
+        if self.first is None:
+            self.first = (now, done)
+        began, before = self.first
+        return (done - before) / (now - began) if now > began else 0.0
+
+    def rate(self, done: int) -> str:
+        """The rate in words."""
+        pace = self(done)
+        return f"{pace:,.0f}/s" if pace >= 10 else f"{pace:.2g}/s"
+
+
+class Log:
+    """Progress in a log file: one line every half minute, none for what is done within it."""
+
+    def __init__(self, task: str, pace: Pace, every: float = 30.0) -> None:
+        """Begin now; `every` is in seconds."""
+        self.task, self.pace, self.every = task, pace, every
+        self.said = time.monotonic()
+
+    def __call__(self, done: int, total: int | None) -> None:
+        """Say where the work stands, if it is time."""
+        pace = self.pace(done)
+        if time.monotonic() - self.said < self.every:
+            return
+        self.said = time.monotonic()
+        of, left = "", ""
+        if total is not None:
+            of = f" of {total:,}"
+            left = f", {_duration((total - done) / pace)} left" if pace > 0 else ""
+        _say(f"{self.task}: {done:,}{of}, {self.pace.rate(done)}{left}.")
+
+
+def _duration(seconds: float) -> str:
+    """Hours, minutes and seconds, the two largest that matter."""
+    hours, rest = divmod(round(seconds), 3600)
+    minutes, seconds = divmod(rest, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Within this, SIGTERM raises `Terminated` where Ctrl-C raises KeyboardInterrupt."""
+
+    def terminate(number: int, frame: FrameType | None) -> NoReturn:
+        raise Terminated
+
+    earlier = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
 
 
 # ---------------------------------------------------------------------- what is written
@@ -557,26 +701,189 @@ def _plot_comparison(record: Mapping[str, Any], path: str) -> None:
 
 @cli.command("spectrum")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option("-o", "--output", required=True, metavar="FILE", help="Where to save it: a .json or .npz file.")
+@with_options(OUTPUT_OPTIONS)
+@click.option(
+    "--accumulator", metavar="FILE", help="Where to save the accumulator, an .npz file that `eigenstep merge` reads."
+)
 @click.option("--name", help="A name to keep with it. Default: the source's.")
-@click.option("--bins", type=int, metavar="K", help="Keep at most K weighted eigenvalues; the error is measured.")
+@with_options(WORK_OPTIONS)
 @with_options(SOURCE_OPTIONS)
 @QUIET
-def spectrum_command(sources: tuple[str, ...], output: str, bins: int | None, quiet: bool, **reading: Any) -> None:
+def spectrum_command(
+    sources: tuple[str, ...],
+    output: str | None,
+    report: str | None,
+    bins: int | None,
+    accumulator: str | None,
+    part: str | None,
+    dask: str | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
     """Measure the spectrum of the data in SOURCE and save it.
 
-    SOURCE is an .npy or .npz file, a folder of images, WebDataset tars or a folder of them, or `digits`,
-    scikit-learn's images of handwritten digits.
+    SOURCE is a folder of images, of wav or flac files or of arrays (.npy, .npz, .pt, .safetensors); one such file;
+    WebDataset tars; a saved dataset of Hugging Face, parquet, HDF5 or zarr; any of these by a URL that fsspec knows; or
+    `digits`, scikit-learn's images of handwritten digits.
+
+    \b
+    eigenstep spectrum photos/ -o photos.json --checkpoint photos.npz --resume
+    eigenstep spectrum photos/ -o photos.json --dask local:8 --report photos.html
+    eigenstep spectrum photos/ --part 3/64 --accumulator part-3.npz
     """
-    _check_output(output, (".json", ".npz"))
-    source = sources[0] if len(sources) == 1 else list(sources)
-    command = shlex.join(["eigenstep", *click.get_current_context().meta[ARGUMENTS]])
-    measured = _measured(source, quiet, provenance={"command": command}, **reading)
-    if bins is not None:
-        measured = measured.binned(bins)
-    _save(measured, Path(output))
+    from eigenstep.data import open_source
+
+    _check_outputs(output, report, accumulator)
+    work = {key: options.pop(key) for key in ("method", "precision", "checkpoint", "checkpoint_every", "resume")}
+    memory = options.pop("memory")
+    work["memory"] = None if memory is None else round(memory * 2**30)
+    reading = {key: value for key, value in options.items() if value is not None}
+    share = (1, 1) if part is None else _share(part)
+    source = open_source(sources[0] if len(sources) == 1 else list(sources), **reading)
+    with _terminable():
+        if dask is None:
+            measurement = _accumulated(source, quiet, share=share, **work)
+        else:
+            measurement = _accumulated_on_cluster(source, dask, quiet, share=share, **work)
     if not quiet:
-        _say(f"saved {measured!r} to {output}.")
+        _say(measurement.moments.reason)
+    if accumulator is not None:
+        _save(measurement, Path(accumulator), "accumulator")
+        if not quiet:
+            _say(f"saved the accumulator of {measurement.count} items to {accumulator}.")
+    _write_spectrum(measurement, output, report, bins, quiet)
+
+
+def _accumulated(source: Source, quiet: bool, **work: Any) -> Measurement:
+    """The measurement of a source on this machine; after Ctrl-C, how to go on."""
+    from eigenstep.data import accumulate
+
+    checkpoint = work["checkpoint"]
+    done = 0
+    try:
+        with _progress("measuring", quiet) as report:
+
+            def tell(count: int, total: int | None) -> None:
+                nonlocal done
+                done = count
+                report(count, total)
+
+            return accumulate(source, progress=tell, **work)
+    except KeyboardInterrupt:
+        if checkpoint is not None and Path(checkpoint).exists():
+            _say(f"{done} items are kept in {checkpoint}; go on from there with --resume.")
+        raise
+
+
+def _accumulated_on_cluster(
+    source: Source, address: str, quiet: bool, *, checkpoint: str | None, checkpoint_every: int, resume: bool, **work: Any
+) -> Measurement:
+    """The measurement of a source on the workers of a cluster."""
+    from eigenstep.data import accumulate_on_cluster
+
+    if checkpoint is not None or resume:
+        raise ValueError(
+            "`checkpoint` is for one machine: a cluster repeats what a lost worker had done by itself. For work that "
+            "outlives the cluster use --part with --accumulator, and `eigenstep merge`."
+        )
+    with _progress("measuring", quiet) as report:
+        return accumulate_on_cluster(source, address, progress=report, **work)
+
+
+@cli.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("-o", "--output", "merged", metavar="FILE", help="Where to save the merged accumulator: an .npz file.")
+@click.option("--spectrum", "output", metavar="FILE", help="Where to save its spectrum: a .json or .npz file.")
+@REPORT
+@BINS
+@click.option("--name", help="A name to keep with it. Default: the source's.")
+@QUIET
+def merge(
+    files: tuple[str, ...],
+    merged: str | None,
+    output: str | None,
+    report: str | None,
+    bins: int | None,
+    name: str | None,
+    quiet: bool,
+) -> None:
+    """Merge accumulators of shares of the data.
+
+    Each FILE was saved by `eigenstep spectrum --accumulator`, as a finished checkpoint, or by `save` of an accumulator
+    in Python. All must be of the same form and of items of the same shape.
+
+    \b
+    eigenstep merge part-*.npz -o all.npz --spectrum all.json
+    """
+    if merged is None and output is None and report is None:
+        raise click.UsageError("nothing would be kept: give --output, --spectrum or --report.")
+    _check_outputs(output, report, merged)
+    total = _finished(files[0])
+    with _progress("merging", quiet) as tell:
+        for k, file in enumerate(files[1:], start=2):
+            other: Measurement = _finished(file)
+            try:
+                total.merge(other)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{file!r} cannot be merged with {files[0]!r}: {error}") from error
+            tell(k, len(files))
+    total.name = name or total.name
+    if merged is not None:
+        _save(total, Path(merged), "merged accumulator")
+        if not quiet:
+            _say(f"saved the accumulator of {total.count} items to {merged}.")
+    _write_spectrum(total, output, report, bins, quiet)
+
+
+def _finished(file: str) -> Measurement:
+    """A saved accumulator; refused is the checkpoint of a measurement that has not come to its end."""
+    from eigenstep.data import Measurement
+
+    measurement = Measurement.load(file)
+    if not all(reading.finished for reading in measurement.readings):
+        raise ValueError(
+            f"{file!r} is the checkpoint of an unfinished measurement ({measurement.count} items); finish it with --resume, "
+            "or leave it out."
+        )
+    return measurement
+
+
+def _write_spectrum(
+    measurement: Measurement, output: str | None, report: str | None, bins: int | None, quiet: bool
+) -> None:
+    """The spectrum of a measurement, and what is asked of it: a file, a report."""
+    if output is None and report is None:
+        return
+    command = shlex.join(["eigenstep", *click.get_current_context().meta[ARGUMENTS]])
+    measured = measurement.spectrum(provenance={"command": command})
+    if output is not None:
+        kept = measured if bins is None else measured.binned(bins)
+        _save(kept, Path(output))
+        if not quiet:
+            _say(f"saved {kept!r} to {output}.")
+    if report is not None:
+        from eigenstep.report import spectrum_report
+
+        spectrum_report(measured, report)
+        if not quiet:
+            _say(f"wrote the report to {report}.")
+
+
+def _share(text: str) -> tuple[int, int]:
+    """The share that `text` names: `3/64` is the third of 64."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise ValueError(f"`part` must be i/N with 1 <= i <= N, such as 3/64, got {text!r}.")
+    return int(match[1]), int(match[2])
+
+
+def _check_outputs(output: str | None, report: str | None, accumulator: str | None) -> None:
+    """Refuse work of which nothing would be kept, and files that could not be written."""
+    if output is None and report is None and accumulator is None:
+        raise click.UsageError("nothing would be kept: give --output, --report or --accumulator.")
+    for path, suffixes in ((output, (".json", ".npz")), (report, (".html", ".png")), (accumulator, (".npz",))):
+        if path is not None:
+            _check_output(path, suffixes)
 
 
 @cli.command()
@@ -600,7 +907,7 @@ def plan(data: str, steps: int, form: str, quiet: bool, **options: Any) -> None:
     `eigenstep spectrum` reads.
     """
     write = WRITERS[choice(form, WRITERS, "format")]
-    reading = {key: options.pop(key) for key in ("key", "value_range", "scale", "size", "gray", "batch_size")}
+    reading = {key: options.pop(key) for key in READING}
     aim = Aim.from_options(**options)
     if form == "diffusers" and SOLVERS[aim.solver].name != "ddim":
         raise ValueError(
@@ -631,7 +938,7 @@ def compare(data: str, counts: str, plot: str | None, form: str, quiet: bool, **
     steps = _step_counts(counts)
     if plot is not None:
         _check_output(plot, (".png", ".svg", ".pdf"))
-    reading = {key: options.pop(key) for key in ("key", "value_range", "scale", "size", "gray", "batch_size")}
+    reading = {key: options.pop(key) for key in READING}
     aim = Aim.from_options(**options)
     spectrum, name = _spectrum(data, quiet, **reading)
     rows: list[tuple[int, GridResult, dict[str, float]]] = []
