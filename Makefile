@@ -22,7 +22,7 @@ help:
 
 $(VENV)/user.stamp: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --editable ".[all]"
+	$(PIP) install --quiet --editable ".[cli,digits]"
 	@touch $@
 
 $(VENV)/dev.stamp: pyproject.toml
