@@ -87,10 +87,11 @@ def open_audio(found: Files, options: Options) -> Source:
         hertz = recipe.heard(name, stream)[1]
     recipe = replace(recipe, shape=first.shape, hertz=hertz, like=name)
     convert, words = units(replace(options, value_range=options.value_range or "-1,1"), _NATIVE, "audio full scale")
-    readers = tuple(NamedFiles(some, recipe) for some in names.split(part_size(len(names), options.batch_size)))
+    at_once = options.items_at_once(first.shape)
+    readers = tuple(NamedFiles(some, recipe) for some in names.split(part_size(len(names), at_once)))
     workers = options.workers if found.shared else 1
     description = f"{found.description}, {first.shape[1]} samples at {hertz} Hz, {_channels(first.shape[0])}"
-    return Source(description, words, first.shape, readers, convert, options.batch_size, workers)
+    return Source(description, words, first.shape, readers, convert, at_once, workers)
 
 
 def _samples(name: str, stream: BinaryIO) -> tuple[NDArray[np.float64], int]:

@@ -16,8 +16,9 @@ def open_digits(_: str, options: Options) -> Source:
     """The digits as (1, 8, 8) images, from their native [0, 16] to [-1, 1] unless another range is asked for."""
     images = _images()
     convert, words = units(replace(options, value_range=options.value_range or "-1,1"), _NATIVE, "digits")
-    readers = row_parts(_images, len(images), options.batch_size)
-    return Source("scikit-learn's digits", words, images.shape[1:], readers, convert, options.batch_size)
+    at_once = options.items_at_once(images.shape[1:])
+    readers = row_parts(_images, len(images), at_once)
+    return Source("scikit-learn's digits", words, images.shape[1:], readers, convert, at_once)
 
 
 def _images() -> Batch:

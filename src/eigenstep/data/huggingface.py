@@ -96,17 +96,15 @@ def _open(dataset: Any, options: Options, description: str, stamp_of: Any) -> So
     description = f"{description}[{column}]"
     if isinstance(dataset.features[column], library.Image):
         encoded = dataset.cast_column(column, library.Image(decode=False)).select_columns([column])
-        size = part_size(len(dataset), options.batch_size)
-        cuts = [(low, min(low + size, len(dataset))) for low in range(0, len(dataset), size)]
-        entries = [(partial(_encoded_rows, encoded, column, *cut), cut[1] - cut[0]) for cut in cuts]
-        return _images(entries, options, description, stamp_of)
+        return _images([partial(_encoded_rows, encoded, column)], options, description, stamp_of, n=len(dataset))
     load = partial(_Column, dataset.with_format("numpy", columns=[column]), column)
     rows = load()
     refuse_empty(rows, description)
-    looked = (rows[low : low + options.batch_size] for low in range(0, len(rows), options.batch_size))
+    at_once = options.items_at_once(rows.shape[1:])
+    looked = (rows[low : low + at_once] for low in range(0, len(rows), at_once))
     convert, words = tensor_units(options, rows.dtype, looked, description)
-    readers = row_parts(load, len(rows), options.batch_size, stamp_of=stamp_of)
-    return Source(description, words, rows.shape[1:], readers, convert, options.batch_size)
+    readers = row_parts(load, len(rows), at_once, stamp_of=stamp_of)
+    return Source(description, words, rows.shape[1:], readers, convert, at_once)
 
 
 def _open_streams(parts: list[Any], options: Options, description: str, stamps: list[Any]) -> Source:
@@ -116,9 +114,8 @@ def _open_streams(parts: list[Any], options: Options, description: str, stamps: 
     description = f"{description}[{column}]"
     if isinstance(features[column], library.Image):
         encoded = [part.cast_column(column, library.Image(decode=False)) for part in parts]
-        entries = [(partial(_encoded_stream, part, column), None) for part in encoded]
-        return _images(entries, options, description, stamps[0])
-    streams = [partial(_arrays, part.with_format("numpy"), column, options.batch_size) for part in parts]
+        return _images([partial(_encoded_stream, part, column) for part in encoded], options, description, stamps[0])
+    streams = [partial(_arrays, part.with_format("numpy"), column) for part in parts]
     first = next(iter(streams[0]()), None)
     if first is None:
         raise SourceError(f"{description}: there is nothing in it to read.")
@@ -127,17 +124,25 @@ def _open_streams(parts: list[Any], options: Options, description: str, stamps: 
     readers: tuple[Reader, ...] = tuple(
         Stream(stream, stamp_of=stamp) for stream, stamp in zip(streams, stamps, strict=True)
     )
-    return Source(description, words, first.shape[1:], readers, convert, options.batch_size)
+    return Source(description, words, first.shape[1:], readers, convert, options.items_at_once(first.shape[1:]))
 
 
-def _images(entries: list[Any], options: Options, description: str, stamp_of: Any) -> Source:
+def _images(entries: list[Any], options: Options, description: str, stamp_of: Any, *, n: int | None = None) -> Source:
+    """From functions that give encoded images; with n, the only one's first n in parts by its own ranges."""
     recipe = image_recipe(options)
-    opened = ((name, BytesIO(content)) for each, _ in entries for name, content in each(0))
+    opened = ((name, BytesIO(content)) for each in entries for name, content in each(start=0))
     name, first = first_item(opened, recipe, description)
     recipe = fixed(recipe, name, first)
     convert, words = image_units(options)
-    readers = tuple(Encoded(each, recipe, n, stamp_of) for each, n in entries)
-    return Source(description, words, first.shape, readers, convert, options.batch_size, options.workers)
+    at_once = options.items_at_once(first.shape)
+    readers = tuple(Encoded(each, recipe, stamp_of=stamp_of) for each in entries)
+    if n is not None:
+        size = part_size(n, at_once)
+        cuts = [(low, min(low + size, n)) for low in range(0, n, size)]
+        readers = tuple(
+            Encoded(partial(entries[0], low=low, high=high), recipe, high - low, stamp_of) for low, high in cuts
+        )
+    return Source(description, words, first.shape, readers, convert, at_once, options.workers)
 
 
 def _column(features: Any, key: str | None, description: str, library: Any) -> str:
@@ -146,21 +151,24 @@ def _column(features: Any, key: str | None, description: str, library: Any) -> s
     if key is not None:
         if key not in features:
             raise SourceError(f"{description} has no column {key!r}; it has: {listing}.")
-        return key
+        return str(key)
     images = [name for name, feature in features.items() if isinstance(feature, library.Image)]
     arrays = [name for name, feature in features.items() if not isinstance(feature, (library.Image, library.Value))]
     arrays = [name for name in arrays if not isinstance(features[name], (library.ClassLabel, dict))]
     found = images or arrays
     if len(found) != 1:
         raise SourceError(f"{description}: choose a column with `key`. It has: {listing}.")
-    return found[0]
+    return str(found[0])
 
 
 def _words(feature: Any) -> str:
     return str(getattr(feature, "dtype", type(feature).__name__))
 
 
-def _encoded_rows(dataset: Any, column: str, low: int, high: int, start: int) -> Iterator[tuple[str, bytes]]:
+def _encoded_rows(
+    dataset: Any, column: str, start: int, *, low: int = 0, high: int | None = None
+) -> Iterator[tuple[str, bytes]]:
+    high = len(dataset) if high is None else high
     for begin in range(low + start, high, PIECE):
         rows = dataset[begin : min(begin + PIECE, high)][column]
         for k, row in enumerate(rows, begin):
@@ -186,8 +194,8 @@ def _entry(name: str, row: dict[str, Any] | None) -> tuple[str, bytes]:
         return path, b""
 
 
-def _arrays(dataset: Any, column: str, batch_size: int) -> Iterator[Batch]:
-    for rows in dataset.iter(batch_size=batch_size):
+def _arrays(dataset: Any, column: str) -> Iterator[Batch]:
+    for rows in dataset.iter(batch_size=PIECE):
         yield _stacked(rows[column], column)
 
 

@@ -126,9 +126,10 @@ def open_images(found: Files, options: Options) -> Source:
     name, first = first_item(open_each(names), recipe, found.description)
     convert, words = image_units(options)
     recipe = fixed(recipe, name, first)
-    readers = tuple(NamedFiles(some, recipe) for some in names.split(part_size(len(names), options.batch_size)))
+    at_once = options.items_at_once(first.shape)
+    readers = tuple(NamedFiles(some, recipe) for some in names.split(part_size(len(names), at_once)))
     workers = options.workers if found.shared else 1
-    return Source(found.description, words, first.shape, readers, convert, options.batch_size, workers)
+    return Source(found.description, words, first.shape, readers, convert, at_once, workers)
 
 
 def _words(shape: tuple[int, ...]) -> str:

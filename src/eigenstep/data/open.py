@@ -100,7 +100,7 @@ def open_source(
     source: Any,
     *,
     kind: str | None = None,
-    batch_size: int = 1024,
+    batch_size: int | None = None,
     workers: int | None = None,
     value_range: str | None = None,
     stored_range: str | None = None,
@@ -124,7 +124,7 @@ def open_source(
         of Hugging Face, saved or in memory; any of these by a URL that fsspec knows (s3://, hf://, zip://in::out); or
         "digits", scikit-learn's 1797 digits of 8 x 8 (write "./digits" for a folder of that name).
     kind : a name in `SOURCES`, needed only for a folder that holds several kinds of files.
-    batch_size : items per batch, at least 1, corrupt ones included.
+    batch_size : items per batch, at least 1, corrupt ones included. Default: what 32 MiB hold as float64, at most 1024.
     workers : processes that decode images, sound and small files of arrays. Default: one per core, once half a second
         of work has shown need. The batches do not depend on it.
     value_range : "-1,1", "0,1", "0,255" or "raw" (values as stored). Default: images are decoded to [-1, 1]
@@ -162,7 +162,7 @@ def open_source(
     (5, [(2, 2, 2), (2, 2, 2), (1, 2, 2)])
     """
     options = Options(
-        batch_size=integer(batch_size, "batch_size"),
+        batch_size=_count(batch_size, "batch_size"),
         workers=_count(workers, "workers"),
         value_range=None if value_range is None else choice(value_range, (*RANGES, "raw"), "value_range"),
         stored_range=_interval(stored_range),

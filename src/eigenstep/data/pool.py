@@ -12,7 +12,7 @@ import itertools
 import os
 import pickle
 import queue
-import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -21,11 +21,14 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol, TypeVar
+from typing import IO, Any, Protocol, TypeVar
+
+import numpy as np
 
 _PATIENCE = 0.5  # seconds of work in this process before others are started for the rest
 _AHEAD = 3  # jobs per process that may wait to be run or fetched
 _PIPE_BYTES = 1 << 20
+_BUFFER = 1 << 16
 _ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
@@ -65,24 +68,31 @@ def ordered(jobs: Iterable[Tagged], workers: int | None) -> Iterator[tuple[Tagge
     if workers is None:
         workers = cores()
         begun = time.perf_counter()
-        here = itertools.takewhile(lambda _: workers == 1 or time.perf_counter() - begun < _PATIENCE, itertools.count())
-        # zip asks `here` first, so that no job is taken and lost when patience ends.
-        for _, tagged in zip(here, rest):  # noqa: B905
-            yield tagged, tagged[1].job()
+        yield from _here(rest, lambda: workers == 1 or time.perf_counter() - begun < _PATIENCE)
     if workers == 1:
-        for tagged in rest:
-            yield tagged, tagged[1].job()
+        yield from _here(rest, lambda: True)
         return
     first = next(rest, None)
     if first is not None:
         yield from _elsewhere(itertools.chain([first], rest), workers)
 
 
+def _here(jobs: Iterator[Tagged], go_on: Callable[[], bool]) -> Iterator[tuple[Tagged, Any]]:
+    """Jobs done in this process while `go_on()`; no job is taken and left undone."""
+    while go_on():
+        tagged = next(jobs, None)
+        if tagged is None:
+            return
+        yield tagged, tagged[1].job()
+
+
 def _elsewhere(jobs: Iterator[Tagged], workers: int) -> Iterator[tuple[Tagged, Any]]:
     """A thread for each process sends a job and waits for the answer; results are taken in the order of the jobs."""
     idle: queue.SimpleQueue[_Process] = queue.SimpleQueue()
     team = [_Process() for _ in range(workers)]
-    for process in team:
+
+    def awaken(process: _Process) -> None:
+        process.run(_nothing)
         idle.put(process)
 
     def run(job: Callable[[], Any]) -> Any:
@@ -95,6 +105,10 @@ def _elsewhere(jobs: Iterator[Tagged], workers: int) -> Iterator[tuple[Tagged, A
     threads = ThreadPoolExecutor(workers, thread_name_prefix="eigenstep-reader")
     waiting: deque[tuple[Tagged, Future[Any]]] = deque()
     try:
+        awake = [threads.submit(awaken, process) for process in team]
+        yield from _here(jobs, lambda: not all(future.done() for future in awake))
+        for future in awake:
+            future.result()
         for tagged in jobs:
             waiting.append((tagged, threads.submit(run, tagged[1].job)))
             if len(waiting) >= _AHEAD * workers:
@@ -111,6 +125,10 @@ def _elsewhere(jobs: Iterator[Tagged], workers: int) -> Iterator[tuple[Tagged, A
         threads.shutdown(wait=True)
 
 
+def _nothing() -> None:
+    """The first job of a process: it has started once this is done."""
+
+
 class _Process:
     """An interpreter that runs one job at a time; one that dies is replaced once per job."""
 
@@ -122,7 +140,7 @@ class _Process:
         for last in (False, True):
             try:
                 return self._answer(job)
-            except (EOFError, BrokenPipeError, pickle.UnpicklingError):
+            except (EOFError, BrokenPipeError):
                 code = self._child.wait()
                 if last or self._closed.is_set():
                     raise RuntimeError(
@@ -144,9 +162,8 @@ class _Process:
     def _answer(self, job: Callable[[], Any]) -> Any:
         assert self._child.stdin is not None
         assert self._child.stdout is not None
-        pickle.dump(job, self._child.stdin, protocol=5)
-        self._child.stdin.flush()
-        fine, result, trace = pickle.load(self._child.stdout)
+        _send(job, self._child.stdin)
+        fine, result, trace = _receive(self._child.stdout)
         if fine:
             return result
         raise result from (RuntimeError(f"in a process that reads data:\n{trace}") if trace else None)
@@ -156,9 +173,11 @@ class _Process:
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         child = subprocess.Popen(
             [sys.executable, "-c", "from eigenstep.data.pool import serve; serve()"],
+            bufsize=_BUFFER,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, **_ONE_THREAD, "PYTHONPATH": path},
+            start_new_session=True,  # Ctrl-C is for the caller, who decides what it means
         )
         if sys.platform == "linux":
             import fcntl
@@ -174,21 +193,53 @@ class _Process:
 
 def serve() -> None:
     """Run the jobs that come through standard input until it ends, answering through standard output."""
-    # Ctrl-C reaches every process of a terminal; the caller alone decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    jobs, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    jobs, answers = os.fdopen(os.dup(0), "rb", _BUFFER), os.fdopen(os.dup(1), "wb", _BUFFER)
     os.dup2(2, 1)  # what a library prints must not land among the answers
     while True:
         try:
-            job = pickle.load(jobs)
+            job = _receive(jobs)
         except EOFError:
             return
         try:
             answer = (True, job(), "")
         except Exception as error:
             answer = (False, *_portable(error))
-        pickle.dump(answer, answers, protocol=5)
-        answers.flush()
+        try:
+            _send(answer, answers)
+        except BrokenPipeError:
+            return
+
+
+def _send(thing: Any, stream: IO[bytes]) -> None:
+    """Pickle `thing`; the numbers of its arrays follow as they lie in memory, without a copy."""
+    buffers: list[pickle.PickleBuffer] = []
+    content = pickle.dumps(thing, protocol=5, buffer_callback=buffers.append)
+    raws = [buffer.raw() for buffer in buffers]
+    stream.write(struct.pack(f"<{2 + len(raws)}Q", len(raws), len(content), *(raw.nbytes for raw in raws)))
+    stream.write(content)
+    for raw in raws:
+        stream.write(raw)
+    stream.flush()
+
+
+def _receive(stream: IO[bytes]) -> Any:
+    """What `_send` sent; EOFError where it ends early."""
+    n, length = struct.unpack("<2Q", _exactly(stream, 16))
+    sizes = struct.unpack(f"<{n}Q", _exactly(stream, 8 * n))
+    content = _exactly(stream, length)
+    return pickle.loads(content, buffers=[_exactly(stream, size) for size in sizes])
+
+
+def _exactly(stream: IO[bytes], size: int) -> memoryview:
+    held = np.empty(size, np.uint8)  # unlike a bytearray, not filled with zeros first
+    view = memoryview(held)  # type: ignore[arg-type]
+    done = 0
+    while done < size:
+        count = stream.readinto(view[done:])  # type: ignore[attr-defined]
+        if not count:
+            raise EOFError("the other process has gone")
+        done += count
+    return view
 
 
 def _portable(error: Exception) -> tuple[Exception, str]:

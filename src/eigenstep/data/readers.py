@@ -46,7 +46,15 @@ def decode(entries: Iterable[tuple[str, BinaryIO | OSError]], recipe: Recipe) ->
             items.append(recipe.item(name, stream))
         except CorruptItem as error:
             skipped.append(f"{name} ({error})")
-    return (np.stack(items) if items else None), skipped
+    return (_stacked(items) if items else None), skipped
+
+
+def _stacked(items: list[Batch]) -> Batch:
+    """np.stack would keep the order of transposed pixels in memory, which costs five times as much to send."""
+    out = np.empty((len(items), *items[0].shape), items[0].dtype)
+    for k, item in enumerate(items):
+        out[k] = item
+    return out
 
 
 def open_each(names: Iterable[str]) -> Iterator[tuple[str, BinaryIO | OSError]]:

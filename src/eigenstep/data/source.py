@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -17,6 +18,8 @@ Read = tuple["Batch | None", list[str]]
 
 RANGES = {"-1,1": (-1.0, 1.0), "0,1": (0.0, 1.0), "0,255": (0.0, 255.0)}
 MAX_SKIPPED = 0.01
+BATCH_BYTES = 1 << 25  # the allocator uses memory of this size again; larger blocks are new, zeroed pages each time
+_CACHED = 1 << 14  # numbers
 
 
 class SourceError(ValueError):
@@ -27,7 +30,7 @@ class SourceError(ValueError):
 class Options:
     """How a source is to be read; `open_source` documents and checks each."""
 
-    batch_size: int = 1024
+    batch_size: int | None = None
     workers: int | None = None
     value_range: str | None = None
     stored_range: str | None = None
@@ -40,6 +43,10 @@ class Options:
     length: int | None = None
     mono: bool | None = None
     rate: int | None = None
+
+    def items_at_once(self, item_shape: Sequence[int]) -> int:
+        """Items per batch: as asked for, else as many as `BATCH_BYTES` hold as float64, from 1 to 1024."""
+        return self.batch_size or max(1, min(1024, BATCH_BYTES // (8 * math.prod(item_shape))))
 
 
 @dataclass(frozen=True)
@@ -107,10 +114,6 @@ class Convert:
         return out
 
     def _into(self, items: Batch, out: NDArray[np.float64]) -> None:
-        if items.dtype == np.uint8:
-            # Mode "clip" spares take the buffer that it needs to raise; every index is in range.
-            np.take(self._map(np.arange(256.0)), items, out=out, mode="clip")
-            return
         if self.detected and self.native is not None:
             low, high = float(items.min()), float(items.max())
             if low < self.native[0] or high > self.native[1]:
@@ -118,13 +121,17 @@ class Convert:
                     f"values from {low:g} to {high:g} lie outside [{self.native[0]:g}, {self.native[1]:g}], the range that "
                     "the first items seemed to have; state the range that is stored with `stored_range`."
                 )
-        out[...] = self._map(items.astype(np.float64))
-
-    def _map(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         if self.native is None or self.target is None:
-            return self.scale * x
+            np.multiply(items, self.scale, out=out, dtype=np.float64)
+            return
         (low, high), (a, b) = self.native, self.target
-        return self.scale * (a + (b - a) / (high - low) * (x - low))
+        # The map of the docstring with x taken out: two passes in place of five.
+        slope = self.scale * (b - a) / (high - low)
+        offset = self.scale * a - slope * low
+        # Large items one by one: the second pass then finds the first one's result in the cache.
+        for x, y in zip(items, out, strict=True) if out.size > _CACHED * len(out) else [(items, out)]:
+            np.multiply(x, slope, out=y, dtype=np.float64)
+            y += offset
 
 
 def units(options: Options, native: tuple[float, float] | None, stored: str, *, detected: bool = False) -> tuple[

@@ -124,12 +124,11 @@ def _open(store: _Hdf5 | _Zarr, options: Options) -> Source:
     description = f"{store.path}[{name}]" if name else store.path
     refuse_empty(array, description)
     rows = Chunked(array)
-    looked = (rows[low : low + options.batch_size] for low in range(0, len(rows), options.batch_size))
+    at_once = options.items_at_once(rows.shape[1:])
+    looked = (rows[low : low + at_once] for low in range(0, len(rows), at_once))
     convert, words = tensor_units(options, rows.dtype, looked, description)
-    readers = row_parts(
-        partial(_rows_of, store), len(rows), options.batch_size, stamp_of=partial(files.stamp, store.path)
-    )
-    return Source(description, words, rows.shape[1:], readers, convert, options.batch_size)
+    readers = row_parts(partial(_rows_of, store), len(rows), at_once, stamp_of=partial(files.stamp, store.path))
+    return Source(description, words, rows.shape[1:], readers, convert, at_once)
 
 
 def _rows_of(store: _Hdf5 | _Zarr) -> Chunked:

@@ -55,7 +55,7 @@ def open_tars(found: Files, options: Options) -> Source:
     readers = tuple(
         Encoded(partial(_members, path, wanted), recipe, stamp_of=partial(files.stamp, path)) for path in paths
     )
-    return Source(found.description, words, first.shape, readers, convert, options.batch_size, options.workers)
+    return Source(found.description, words, first.shape, readers, convert, options.items_at_once(first.shape), options.workers)
 
 
 def _members(path: str, wanted: tuple[str, ...], start: int) -> Iterator[tuple[str, bytes]]:

@@ -103,12 +103,13 @@ def open_array(array: NDArray[Any], options: Options, *, description: str = "") 
     description = description or f"array of shape {array.shape}, {array.dtype}"
     refuse_empty(array, description)
     convert, words = tensor_units(options, array.dtype, [array], description)
-    size = part_size(len(array), options.batch_size)
+    at_once = options.items_at_once(array.shape[1:])
+    size = part_size(len(array), at_once)
     # Each part carries its own rows to another machine, not the whole array.
     readers = tuple(
         Rows(partial(_same, array[low : low + size]), 0, min(size, len(array) - low)) for low in range(0, len(array), size)
     )
-    return Source(description, words, array.shape[1:], readers, convert, options.batch_size)
+    return Source(description, words, array.shape[1:], readers, convert, at_once)
 
 
 def open_tensors(found: Files, options: Options) -> Source:
@@ -130,21 +131,21 @@ def open_tensors(found: Files, options: Options) -> Source:
     looked, _ = decode(open_each(islice(names, _LOOK)), recipe)
     assert looked is not None, "the first item can be read"
     convert, words = tensor_units(options, first.dtype, [looked], found.description, detected=True)
-    readers = tuple(NamedFiles(some, recipe) for some in names.split(part_size(len(names), options.batch_size)))
+    at_once = options.items_at_once(first.shape)
+    readers = tuple(NamedFiles(some, recipe) for some in names.split(part_size(len(names), at_once)))
     workers = options.workers if found.shared else 1
-    return Source(found.description, words, first.shape, readers, convert, options.batch_size, workers)
+    return Source(found.description, words, first.shape, readers, convert, at_once, workers)
 
 
 def _open_file(path: str, options: Options) -> Source:
     key, array = _loaded(path, options.key)
     description = path if key is None else f"{path}[{key}]"
     refuse_empty(array, description)
-    rows = (array[low : low + options.batch_size] for low in range(0, len(array), options.batch_size))
+    at_once = options.items_at_once(array.shape[1:])
+    rows = (array[low : low + at_once] for low in range(0, len(array), at_once))
     convert, words = tensor_units(options, array.dtype, rows, description)
-    readers = row_parts(
-        partial(_rows_of, path, options.key), len(array), options.batch_size, stamp_of=partial(files.stamp, path)
-    )
-    return Source(description, words, tuple(array.shape[1:]), readers, convert, options.batch_size)
+    readers = row_parts(partial(_rows_of, path, options.key), len(array), at_once, stamp_of=partial(files.stamp, path))
+    return Source(description, words, tuple(array.shape[1:]), readers, convert, at_once)
 
 
 def _open_shards(paths: list[str], description: str, options: Options) -> Source:
@@ -156,7 +157,7 @@ def _open_shards(paths: list[str], description: str, options: Options) -> Source
         Rows(partial(_rows_of, path, options.key), 0, _count_rows(path, options.key), partial(files.stamp, path))
         for path in paths
     )
-    return Source(description, words, tuple(array.shape[1:]), readers, convert, options.batch_size)
+    return Source(description, words, tuple(array.shape[1:]), readers, convert, options.items_at_once(array.shape[1:]))
 
 
 @dataclass(frozen=True)
