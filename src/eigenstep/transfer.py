@@ -9,6 +9,7 @@ independent routes to one number.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -118,6 +119,20 @@ def step_maps(solver: Solver, lam: Float, sigmas: Float) -> StepMaps:
     >>> round(float(maps.maps[0, 0, 0, 0, 0]), 12)         # (lambda + sigma sigma')/(lambda + sigma^2) = 3/5
     0.6
     """
+    maps, windows = _complex_maps(solver, lam, sigmas)
+    size = 1 + solver.memory
+    real, slopes = maps[:, :, 0].real, maps.imag / _COMPLEX_STEP
+    return StepMaps(
+        maps=real[:, :, :, :size],
+        noise=real[:, :, :, size] if solver.stochastic else None,
+        d_maps=slopes[:, :, :, :, :size],
+        d_noise=slopes[:, :, :, :, size] if solver.stochastic else None,
+        windows=windows,
+    )
+
+
+def _complex_maps(solver: Solver, lam: Float, sigmas: Float) -> tuple[Complex, Int]:
+    """Maps of S grids, (S, n, width, h, h or h+1 with the noise, k), derivatives by window position in the imaginary part."""
     grids, n = sigmas.shape[0], sigmas.shape[1] - 1
     size = 1 + solver.memory
     inputs = size + solver.stochastic
@@ -138,15 +153,26 @@ def step_maps(solver: Solver, lam: Float, sigmas: Float) -> StepMaps:
         for row, value in zip(rows, [x, *(output for _, output in stored)], strict=False):
             row[:, kind.steps, :width] = value
     # (row, S, n, width, column, k) -> (S, n, width, row, column, k)
-    maps = rows.transpose(1, 2, 3, 0, 4, 5)
-    real, slopes = maps[:, :, 0].real, maps.imag / _COMPLEX_STEP
-    return StepMaps(
-        maps=real[:, :, :, :size],
-        noise=real[:, :, :, size] if solver.stochastic else None,
-        d_maps=slopes[:, :, :, :, :size],
-        d_noise=slopes[:, :, :, :, size] if solver.stochastic else None,
-        windows=windows,
-    )
+    return rows.transpose(1, 2, 3, 0, 4, 5), windows
+
+
+def _moment_maps(maps: Complex) -> Complex:
+    """Maps of a stochastic solver's states -> the linear maps of (second moments of the state, 1).
+
+    E[s_a s_b]' = sum_cd T_ac T_bd E[s_c s_d] + b_a b_b, over pairs a <= b; products carry the derivatives with them.
+    """
+    size = maps.shape[3]
+    pairs = [(a, b) for a in range(size) for b in range(a, size)]
+    moments = np.zeros((*maps.shape[:3], len(pairs) + 1, len(pairs) + 1, maps.shape[5]), complex)
+    moments[:, :, :, -1, -1] = 1.0
+    for i, (a, b) in enumerate(pairs):
+        of_a, of_b = maps[:, :, :, a], maps[:, :, :, b]
+        moments[:, :, :, i, -1] = of_a[:, :, :, size] * of_b[:, :, :, size]
+        for j, (c, d) in enumerate(pairs):
+            moments[:, :, :, i, j] = of_a[:, :, :, c] * of_b[:, :, :, d]
+            if c != d:
+                moments[:, :, :, i, j] += of_a[:, :, :, d] * of_b[:, :, :, c]
+    return moments
 
 
 @dataclass(frozen=True)
@@ -265,69 +291,92 @@ def assembled(blocks: Float, windows: Int, columns: Int) -> Float:
 
 
 @dataclass(frozen=True)
-class GainJet:
-    """The gain of one grid and k directions with its first and second derivatives in ln sigma.
+class Jet:
+    """What one grid makes of given starts, with first and second derivatives in ln sigma.
 
-    `gain` (k,), `d_gain` (n+1, k); the second derivatives are kept in factors, since only their weighted sum is ever wanted.
+    `value` (q, k), `slope` (n+1, q, k); second derivatives stay in factors, since only their weighted sum is ever wanted.
     """
 
-    gain: Float
-    d_gain: Float
-    _rows: Float
-    _reached: Float
-    _within: Float
+    value: Float
+    slope: Float
+    _maps: Float
+    _pushes: Float
+    _carried: Float
+    _states: Float
     _windows: Int
 
     def weighted_curvature(self, weights: Float) -> Float:
-        """sum_i weights_i d^2 gain_i / d ln sigma_a d ln sigma_b over inner levels: (n-1, n-1) for weights (k,).
+        """sum_qi weights_qi d^2 value_qi / d ln sigma_a d ln sigma_b over inner levels: (n-1, n-1) for weights (q, k).
 
         Two changes in different steps: w_{k+1} dT_k dY_k, once for each order of the two; two changes in the same step:
-        w_{k+1} d^2 T_k Y_k.
+        w_{k+1} d^2 T_k Y_k. The value is linear in its start, so that the weights can go there.
 
         >>> from eigenstep.solvers import SOLVERS
-        >>> jet = gain_jet(SOLVERS["ddim"], np.array([1.0]), np.array([2.0, 1.0, 0.0]))
-        >>> jet.weighted_curvature(np.ones(1)).round(6).tolist()    # of (1 + 2s)/5/(1 + s^2) at s = 1
+        >>> run = jet(SOLVERS["ddim"], np.array([1.0]), np.array([2.0, 1.0, 0.0]), [(1.0, 0.0)])
+        >>> run.weighted_curvature(np.ones((1, 1))).round(6).tolist()    # of (1 + 2s)/5/(1 + s^2) at s = 1
         [[-0.2]]
         """
-        n, width, size, k = self._rows.shape
-        rows = (self._rows * weights).reshape(n, width, size * k)
-        across = np.matmul(rows, self._reached.reshape(n, n + 1, size * k).transpose(0, 2, 1))
+        n, width, size, k = self._carried.shape[1:]
+        states = np.einsum("qnck,qk->nck", self._states, weights)
+        # dY_k in every position, forward: dY_{k+1} = T_k dY_k + dT_k Y_k.
+        pushes = np.einsum("nlrck,nck->nlrk", self._pushes, states)
+        reached = np.zeros((n, n + 1, size, k))
+        for j in range(n - 1):
+            held = self._windows[j] >= 0
+            reached[j + 1] = np.einsum("rck,ack->ark", self._maps[j], reached[j])
+            reached[j + 1, self._windows[j, held]] += pushes[j, held]
+        rows = self._carried[0].reshape(n, width, size * k)
+        across = np.matmul(rows, reached.reshape(n, n + 1, size * k).transpose(0, 2, 1))
         crossed = assembled(across, self._windows, np.tile(np.arange(n + 1), (n, 1)))
-        total = crossed + crossed.T + assembled(self._within @ weights, self._windows, self._windows)
+        within = _second(np.einsum("snlck,nck->snl", self._carried, states), self._windows)
+        total = crossed + crossed.T + assembled(within, self._windows, self._windows)
         return np.asarray(total[1:-1, 1:-1])
 
 
-def gain_jet(solver: Solver, lam: Float, sigmas: Float) -> GainJet:
-    """Gain, gradient and curvature of one grid (n+1,), for a solver without noise of its own.
+def jet(solver: Solver, lam: Float, sigmas: Float, starts: Sequence[tuple[Any, Any]]) -> Jet:
+    """What one grid (n+1,) makes of q starts: the gain of a solver without noise, the variance of one with noise.
 
     Second derivatives of a step's own map are differences of its exact first derivatives, on `width` shifted grids in the
     same call. Shapes of `lam` and units as in `step_maps`.
 
+    Parameters
+    ----------
+    starts : q pairs of scalars or (k,)
+        Initial state (deterministic solver), or initial variance and the factor of the noise's variance (stochastic one).
+
     >>> from eigenstep.solvers import SOLVERS
-    >>> jet = gain_jet(SOLVERS["ddim"], np.array([1.0]), np.array([2.0, 1.0]))
-    >>> jet.gain.round(12).tolist(), jet.d_gain.round(12).tolist()
-    ([0.6], [[-0.56], [0.4]])
+    >>> run = jet(SOLVERS["ddim"], np.array([1.0]), np.array([2.0, 1.0]), [(1.0, 0.0)])
+    >>> run.value.round(12).tolist(), run.slope.round(12).tolist()
+    ([[0.6]], [[[-0.56]], [[0.4]]])
+    >>> run = jet(SOLVERS["ddim_eta"], np.array([1.0]), np.array([2.0, 1.0]), [(5.0, 1.0)])    # 5 (2/5)^2 + 3/4
+    >>> run.value.round(12).tolist()
+    [[1.55]]
     """
-    steps = step_maps(solver, lam, _with_shifts(sigmas, solver.window))
-    _, n, size, _, k = steps.maps.shape
-    both = _sweeps(steps.maps[:1])
-    states, carry = both[0][0], both[1][0]
-    carried = np.einsum("snlrck,nrk->snlck", steps.d_maps, carry[1:])
-    slopes = np.einsum("snlck,nck->snlk", carried, states[:-1])
-    pushes = np.einsum("nlrck,nck->nlrk", steps.d_maps[0], states[:-1])
-    # dY_k in every position, forward: dY_{k+1} = T_k dY_k + dT_k Y_k.
-    reached = np.zeros((n, n + 1, size, k))
-    for j in range(n - 1):
-        held = steps.windows[j] >= 0
-        reached[j + 1] = np.einsum("rck,ack->ark", steps.maps[0, j], reached[j])
-        reached[j + 1, steps.windows[j, held]] += pushes[j, held]
-    return GainJet(
-        gain=carry[0, 0],
-        d_gain=_scatter(slopes[:1], steps.windows, n)[0],
-        _rows=carried[0],
-        _reached=reached,
-        _within=_second(slopes, steps.windows),
-        _windows=steps.windows,
+    complex_maps, windows = _complex_maps(solver, lam, _with_shifts(sigmas, solver.window))
+    if solver.stochastic:
+        complex_maps = _moment_maps(complex_maps)
+    maps, slopes = complex_maps[0, :, 0].real, complex_maps.imag / _COMPLEX_STEP
+    n, size, _, k = maps.shape
+    states = np.zeros((len(starts), n + 1, size, k))
+    for state, (initial, noise) in zip(states, starts, strict=True):
+        state[0, -1] = noise
+        state[0, 0] = initial
+    carry = np.zeros((n + 1, size, k))
+    carry[n, 0] = 1.0
+    for j in range(n):
+        states[:, j + 1] = np.einsum("rck,qck->qrk", maps[j], states[:, j])
+        i = n - 1 - j
+        carry[i] = np.einsum("rck,rk->ck", maps[i], carry[i + 1])
+    carried = np.einsum("snlrck,nrk->snlck", slopes, carry[1:])
+    slope = np.einsum("nlck,qnck->qnlk", carried[0], states[:, :-1])
+    return Jet(
+        value=states[:, n, 0],
+        slope=_scatter(slope, windows, n).transpose(1, 0, 2),
+        _maps=maps,
+        _pushes=slopes[0],
+        _carried=carried,
+        _states=states[:, :-1],
+        _windows=windows,
     )
 
 

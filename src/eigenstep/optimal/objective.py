@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from eigenstep.gaussian import divergence_terms, local_weight
 from eigenstep.solvers import Solver
 from eigenstep.spectrum import Spectrum
-from eigenstep.transfer import assembled, gain_jet, local_errors, local_jet, outcome
+from eigenstep.transfer import assembled, jet, local_errors, local_jet, outcome
 
 Float = NDArray[np.float64]
 
 _COMPLEX_STEP = 1e-30
 _SHIFT = 1e-5
-_NEARBY = np.array([[1.0], [1 + _SHIFT], [1 - _SHIFT]])
+_NEARBY = np.array([[0, 1, -1, 0, 0], [0, 0, 0, 1, -1]])[:, :, None]
 _GRIDS_AT_ONCE = 2**21
 """Numbers per array in one vectorised call: larger batches of grids are evaluated in parts."""
 
@@ -77,30 +77,34 @@ class GridObjective:
 
     def _end_to_end(self, grids: Float) -> tuple[Float, Float]:
         run = outcome(self.solver, self.spectrum.eigenvalues, grids)
-        ends = grids[:, :1], grids[:, -1:]
-        value, by_gain = self._terms(run.gain, run.noise, *ends)
+        initial, last = self._initial(grids[:, :1]), grids[:, -1:]
+        # (gain + i h)^2 to first order: -h^2 would make a variance of a direction that has none.
+        squared = run.gain**2 + 2j * _COMPLEX_STEP * run.gain
+        value, by_gain = self._terms(squared * initial + run.noise, squared, last)
         gradient = np.einsum("sjk,sk->sj", run.d_gain, by_gain)
         if self.solver.stochastic:
-            gradient += np.einsum("sjk,sk->sj", run.d_noise, self._terms(run.gain, run.noise, *ends, by_noise=True)[1])
+            variance = run.gain**2 * initial + run.noise
+            gradient += np.einsum("sjk,sk->sj", run.d_noise, self._terms(variance + 1j * _COMPLEX_STEP, run.gain**2, last)[1])
         return value.sum(axis=-1), gradient
 
-    def _terms(self, gain: Any, noise: Any, first: Float, last: Float, *, by_noise: bool = False) -> tuple[Float, Float]:
-        """Contributions of the directions to the value, and their derivatives in the gain or in the noise variance."""
+    def _initial(self, first: Any) -> Any:
+        """Variance of every direction at the first level."""
+        lam = self.spectrum.eigenvalues
+        return (lam if self.start == "marginal" else np.zeros_like(lam)) + first**2
+
+    def _terms(self, variance: Any, squared_gain: Any, last: Any) -> tuple[Float, Float]:
+        """Contributions of the directions to the value; from complex arguments, also their derivative."""
         lam, multiplicities = self.spectrum.eigenvalues, self.spectrum.multiplicities
-        marginal = self.start == "marginal"
-        initial = lam + first**2 if marginal else first**2 + np.zeros_like(lam)
-        missed = 0.0 if marginal else self.spectrum.mean_energy / multiplicities
-        # (gain + i h)^2 to first order: -h^2 would make a variance of a direction that has none.
-        squared = gain**2 + 2j * _COMPLEX_STEP * gain * (not by_noise)
-        noise = noise + 1j * _COMPLEX_STEP * by_noise
-        psi = divergence_terms(self.objective, squared * initial + noise, lam + last**2, squared * missed, self.noise_floor)
+        mean_error = squared_gain * (self.spectrum.mean_energy / multiplicities) if self.start == "prior" else 0.0
+        psi = divergence_terms(self.objective, variance, lam + last**2, mean_error, self.noise_floor)
         return multiplicities * psi.real, multiplicities * psi.imag / _COMPLEX_STEP
 
     def curved(self, sigmas: Float) -> tuple[float, Float, Float]:
         """Value, gradient and Hessian in ln sigma of one grid (n+1,), for its inner levels: float, (n-1,), (n-1, n-1).
 
-        End to end, with psi_i(g_i) the contribution of a direction, hess = sum_i psi_i'' dg_i dg_i^T + psi_i' d^2 g_i; `local`
-        likewise from its steps; with noise of the solver's own, central differences of the gradient.
+        End to end, with psi_i(g_i) the contribution of a direction, hess = sum_i psi_i'' dg_i dg_i^T + psi_i' d^2 g_i; with
+        noise of the solver's own, likewise in the output variance (and the squared gain, which shrinks a missed mean); `local`
+        likewise in the errors of the steps.
 
         >>> from eigenstep.solvers import SOLVERS
         >>> f = GridObjective(Spectrum.from_eigenvalues([1.0]), SOLVERS["ddim"], "w2", 0.0, "marginal")
@@ -110,8 +114,6 @@ class GridObjective:
         """
         if self.objective == "local":
             value, gradient, hessian = self._local_curved(sigmas)
-        elif self.solver.stochastic:
-            value, gradient, hessian = self._differenced(sigmas)
         else:
             value, gradient, hessian = self._end_to_end_curved(sigmas)
         return value, gradient[1:-1], hessian
@@ -129,19 +131,27 @@ class GridObjective:
         hessian = assembled(blocks, run.windows, run.windows)[1:-1, 1:-1]
         return float((weighted * run.error).sum()), gradient, 0.5 * (hessian + hessian.T)
 
-    def _differenced(self, sigmas: Float) -> tuple[float, Float, Float]:
-        shifts = _SHIFT * np.eye(sigmas.size)[1:-1]
-        values, gradients = self(sigmas * np.exp(np.concatenate([np.zeros((1, sigmas.size)), shifts, -shifts])))
-        up, down = np.split(gradients[1:, 1:-1], 2)
-        hessian = (up - down) / (2 * _SHIFT)
-        return float(values[0]), gradients[0], 0.5 * (hessian + hessian.T)
-
     def _end_to_end_curved(self, sigmas: Float) -> tuple[float, Float, Float]:
-        jet = gain_jet(self.solver, self.spectrum.eigenvalues, sigmas)
-        # The second derivative of psi by central differences of its exact first one, at gains changed by one part in 10^5.
-        value, by_gain = self._terms(jet.gain * _NEARBY, 0.0, sigmas[0], sigmas[-1])
-        step = 2 * _SHIFT * jet.gain
-        bend = np.divide(by_gain[1] - by_gain[2], step, out=np.zeros_like(step), where=step != 0)
-        inner = jet.d_gain[1:-1]
-        hessian = (inner * bend) @ inner.T + jet.weighted_curvature(by_gain[0])
-        return float(value[0].sum()), jet.d_gain @ by_gain[0], 0.5 * (hessian + hessian.T)
+        initial, last = self._initial(sigmas[0]), sigmas[-1]
+        noisy = self.solver.stochastic
+        starts = [(initial, 1.0), (1.0, 0.0)] if noisy else [(1.0, 0.0)]
+        run = jet(self.solver, self.spectrum.eigenvalues, sigmas, starts[: 1 + (self.start == "prior")])
+        # Second derivatives of psi: central differences of its exact first ones, at arguments changed by one part in 10^5.
+        nearby = run.value[:, None] * (1 + _SHIFT * _NEARBY[: run.value.shape[0]])
+        by = np.empty_like(nearby)
+        for q in range(by.shape[0]):
+            here = nearby + 0j
+            here[q] += 1j * _COMPLEX_STEP
+            if noisy:
+                value, by[q] = self._terms(here[0], here[-1], last)
+            else:
+                squared = nearby[0] ** 2 + 2j * _COMPLEX_STEP * nearby[0]
+                value, by[q] = self._terms(squared * initial, squared, last)
+        inner = run.slope[1:-1]
+        hessian = run.weighted_curvature(by[:, 0])
+        for p in range(by.shape[0]):
+            step = 2 * _SHIFT * run.value[p]
+            bend = np.divide(by[:, 1 + 2 * p] - by[:, 2 + 2 * p], step, out=np.zeros_like(by[:, 0]), where=step != 0)
+            for q in range(by.shape[0]):
+                hessian = hessian + (inner[:, p] * bend[q]) @ inner[:, q].T
+        return float(value[0].sum()), np.einsum("aqk,qk->a", run.slope, by[:, 0]), 0.5 * (hessian + hessian.T)

@@ -84,7 +84,7 @@ def optimal_grid(
     objective: str = "w2",
     noise_floor: float = 0.0,
     start: str = "marginal",
-    restarts: int | None = None,
+    restarts: int = 0,
 ) -> GridResult:
     """The grid of n steps with the least divergence from the data, for a solver as it is run: theory section 5.
 
@@ -109,10 +109,9 @@ def optimal_grid(
     noise_floor : float
         tau >= 0, data units.
     start : {"marginal", "prior"}
-    restarts : int, optional
-        Random grids to start from besides the named ones; None chooses: 0 where one minimum is known to be the rule (one-step
-        solvers, `local`, n > 24), 3 or 5 for multistep solvers end to end, where longer grids are also grown from the best grid
-        of one step less. They are seeded: the result is reproducible.
+    restarts : int
+        Random grids to descend from besides, each to its end: to see for oneself that nothing better is found. They are
+        seeded: the result is reproducible.
 
     Returns
     -------
@@ -140,8 +139,6 @@ def optimal_grid(
     noise_floor = _checks.real_number(noise_floor, "noise_floor", minimum=0.0)
     check_start(objective, start)
     options: dict[str, Any] = {"solver": method, "objective": objective, "noise_floor": noise_floor, "start": start}
-    if restarts is None:
-        restarts = _restarts(method, objective, n)
     restarts = _checks.integer(restarts, "restarts", minimum=0)
 
     settings = (method, objective, noise_floor, start)
@@ -169,9 +166,10 @@ def optimal_grid(
     named_values = fine(np.stack([named[name] for name in names]))[0]
     ranked = np.argsort(named_values, kind="stable")
     starts = [(names[int(ranked[0])], levels.feasible(named[names[int(ranked[0])]]))]
-    if restarts or _many_minima(method, objective):
+    if _many_minima(method, objective):
         scout = GridObjective(nodes.binned(_SCOUT_BINS), *settings)
-        starts += _scouted(scout, n, (low, high, end), restarts, _continued_from(method))
+        starts += _scouted(scout, n, (low, high, end))
+    starts += [("a random start", y) for y in levels.random(restarts)]
     best, origin = _best_descent(fine, levels, starts)
     last = _descend(GridObjective(polished, *settings), levels, best.y)
     best = replace(last, iterations=best.iterations + last.iterations)
@@ -335,24 +333,22 @@ def _many_minima(solver: Solver, objective: str) -> bool:
     return solver.memory > 0 and objective != "local"
 
 
-def _restarts(solver: Solver, objective: str, n: int) -> int:
-    """How many random grids to start from: none where one minimum is the rule, or where a random grid is never near one."""
-    if not _many_minima(solver, objective) or n > _LONG:
+def _random_starts(solver: Solver, n: int) -> int:
+    """How many random grids to scout from: none on long grids, where one is never near the best minimum."""
+    if n > _LONG:
         return 0
     return 3 if solver.memory == 1 else 5
 
 
-def _continued_from(solver: Solver) -> int:
+def _rooted(solver: Solver) -> int:
     """The number of steps up to which named and random starts find the best minimum; beyond it grids are grown."""
     return 10 if solver.memory == 1 else 5
 
 
-def _scouted(
-    objective: GridObjective, n: int, limits: tuple[float, float, float], restarts: int, rooted: int
-) -> list[tuple[str, Float]]:
+def _scouted(objective: GridObjective, n: int, limits: tuple[float, float, float]) -> list[tuple[str, Float]]:
     """The two most promising starts for n steps, found on few nodes.
 
-    Beyond `rooted` steps, the best grid of n-1 steps with one more level in each of its gaps: minima of n-1 and n steps
+    Beyond `_rooted` steps, the best grid of n-1 steps with one more level in each of its gaps: minima of n-1 and n steps
     are close, while a random grid falls into the best one ever more rarely as n grows. Beyond 24 steps, the best grid of n/2
     steps read as a law, which is enough for a smooth start.
     """
@@ -362,13 +358,13 @@ def _scouted(
     values = objective(np.stack(list(named.values())))[0]
     best = [list(named)[j] for j in np.argsort(values, kind="stable")[:2]]
     starts = [(name, levels.feasible(named[name])) for name in best]
-    starts += [("a random start", y) for y in levels.random(restarts)]
+    starts += [("a random start", y) for y in levels.random(_random_starts(objective.solver, n))]
     if n > _LONG:
-        (_, shorter), *_ = _scouted(objective, n // 2, limits, restarts, rooted)
+        (_, shorter), *_ = _scouted(objective, n // 2, limits)
         starts.append(("the best grid of half the steps", levels.refined(shorter)))
         starts += [("geodesic", levels.feasible(named[name])) for name in named if name == "geodesic"]
-    elif n > rooted:
-        (_, shorter), *_ = _scouted(objective, n - 1, limits, restarts, rooted)
+    elif n > _rooted(objective.solver):
+        (_, shorter), *_ = _scouted(objective, n - 1, limits)
         starts += [("the best grid of one step less", y) for y in levels.grown(shorter)]
     values = objective(levels.sigmas(np.stack([y for _, y in starts])))[0]
     starts = [starts[j] for j in np.argsort(values, kind="stable")[: 6]]
