@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eigenstep._checks import Float, integer
-from eigenstep._scatter import add_lower, add_outer_lower, lower_product, mirror
+from eigenstep._scatter import add_lower, add_outer_lower, column_sums, lower_product, mirror
 from eigenstep.moments.blocks import BlockAccumulator
 from eigenstep.moments.density import ProbedSpectrum, resolved_density
 from eigenstep.spectrum import JSON, Spectrum
 
+_BLOCK_NUMBERS = 2**25  # 128 or 256 MiB: the sums of a block are added to probes^2 others, which should be rare
 _SEPARATION = 10.0  # a leading direction stands this far, in Y's singular values, above the last: 1 % of it leaks
 
 
@@ -77,7 +78,7 @@ class LowRankMoments(BlockAccumulator):
         """An empty accumulator for items of this shape."""
         sides = item_shape if isinstance(item_shape, (tuple, list)) else (item_shape,)
         dim = int(np.prod([integer(side, "item_shape") for side in sides]))
-        super().__init__(item_shape, precision=precision, block_rows=max(16, min(1024, 2**25 // dim)))
+        super().__init__(item_shape, precision=precision, block_rows=max(16, min(1024, _BLOCK_NUMBERS // dim)))
         fit_probes, fit_rank = sizes_within(dim, None if memory is None else integer(memory, "memory"))
         self.probes = fit_probes if probes is None else integer(probes, "probes", minimum=min(16, dim), maximum=dim)
         self.rank = min(fit_rank, self.probes // 4) if rank is None else integer(rank, "rank", maximum=self.probes // 2)
@@ -87,7 +88,7 @@ class LowRankMoments(BlockAccumulator):
         self._places = rng.permutation(dim)[: self.probes]
         self._products = np.zeros((self.probes, self.probes))  # its lower triangle
         self._range = np.zeros((dim, self.rank))
-        self._energy = 0.0
+        self._energy = np.zeros(dim)
 
     @property
     def options(self) -> dict[str, JSON]:
@@ -110,16 +111,24 @@ class LowRankMoments(BlockAccumulator):
         self._need(2)
         self._fold()
         n = self._folded
-        if self._energy == 0:
+        if not self._energy.any():
             raise ValueError(f"The data are constant: all {n} items are equal, so they have no covariance to measure.")
-        trace = self._energy / (n - 1)
+        trace = float(self._energy.sum()) / (n - 1)
         vectors, leading, seen = self._split(trace)
         # The noise of n items lifts an eigenvalue lambda by (1/n) sum_j lambda_j lambda/(lambda - lambda_j).
         leading = leading / (1 + max(trace - float(leading.sum()), 0.0) / ((n - 1) * leading))
         # The eigenvalues of a matrix rounded at random, entry by entry: what is below was not seen.
         rounding = float(np.finfo(self._dtype).eps) * np.sqrt(self.probes) * float(self._products.diagonal().max()) / (n - 1)
         rest = resolved_density(
-            ProbedSpectrum(seen, dim=self.dim, n_items=n, leading=len(leading), rounding=rounding),
+            ProbedSpectrum(
+                seen,
+                dim=self.dim,
+                n_items=n,
+                leading=len(leading),
+                rounding=rounding,
+                ceiling=float(leading[-1]) if len(leading) else np.inf,
+                constant=int(np.count_nonzero(self._energy == 0)),
+            ),
             trace - float(leading.sum()),
         )
         mean = self._mean()
@@ -204,14 +213,15 @@ class LowRankMoments(BlockAccumulator):
         probed = self._probe(centred)
         add_lower(self._products, lower_product(probed))
         self._range += centred.T @ probed[:, : self.rank]
-        self._energy += float(np.einsum("ij,ij->i", centred, centred).sum(dtype=np.float64))
+        for start in range(0, len(centred), 64):
+            self._energy += column_sums(np.square(centred[start : start + 64]))
 
     def _between(self, difference: Float, weight: float) -> None:
         probed = self._probe(difference[None])[0]
         add_outer_lower(self._products, probed, weight)
         for start in range(0, self.dim, 4096):
             self._range[start : start + 4096] += (weight * difference[start : start + 4096, None]) * probed[: self.rank]
-        self._energy += weight * float(difference @ difference)
+        self._energy += weight * difference**2
 
     def _add_sums(self, other: LowRankMoments) -> None:
         self._products += other._products
@@ -219,12 +229,12 @@ class LowRankMoments(BlockAccumulator):
         self._energy += other._energy
 
     def _sums(self) -> dict[str, NDArray[Any]]:
-        return {"products": self._products, "range": self._range, "energy": np.array(self._energy)}
+        return {"products": self._products, "range": self._range, "energy": self._energy}
 
     def _set_sums(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         self._products = np.array(arrays["products"], dtype=np.float64)
         self._range = np.array(arrays["range"], dtype=np.float64)
-        self._energy = float(arrays["energy"])
+        self._energy = np.array(arrays["energy"], dtype=np.float64)
 
 
 def _ascending(matrix: Float) -> Float:
@@ -234,6 +244,6 @@ def _ascending(matrix: Float) -> Float:
 def sizes_within(dim: int, memory: int | None) -> tuple[int, int]:
     """The most probes (at most 4096) and rank (at most 256) whose arrays, at their peak, take no more than `memory`."""
     probes, rank = min(dim, 4096), min(dim, 256)
-    while memory is not None and probes > 64 and 32 * probes**2 + 32 * dim * rank + 16 * min(2**25, 1024 * dim) > memory:
+    while memory is not None and probes > 64 and 32 * probes**2 + 32 * dim * rank + 16 * min(_BLOCK_NUMBERS, 1024 * dim) > memory:
         probes, rank = probes * 7 // 8, max(8, rank * 7 // 8)
     return probes, rank
