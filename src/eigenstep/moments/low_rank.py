@@ -244,6 +244,7 @@ def _ascending(matrix: Float) -> Float:
 def sizes_within(dim: int, memory: int | None) -> tuple[int, int]:
     """The most probes (at most 4096) and rank (at most 256) whose arrays, at their peak, take no more than `memory`."""
     probes, rank = min(dim, 4096), min(dim, 256)
-    while memory is not None and probes > 64 and 32 * probes**2 + 32 * dim * rank + 16 * min(_BLOCK_NUMBERS, 1024 * dim) > memory:
+    blocks = 16 * min(_BLOCK_NUMBERS, 1024 * dim)
+    while memory is not None and probes > 64 and 32 * probes**2 + 32 * dim * rank + blocks > memory:
         probes, rank = probes * 7 // 8, max(8, rank * 7 // 8)
     return probes, rank
