@@ -26,7 +26,7 @@ from eigenstep.moments import FORMS
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-CONNECT_SECONDS = 6.0
+CONNECT_SECONDS = 5.0
 """How long a scheduler may take to answer before it counts as unreachable."""
 
 GROUPS_PER_WORKER = 4
@@ -67,6 +67,8 @@ def accumulate_on_cluster(
     with _client(address) as client:
         measurement.merge(_tree(client, chosen, measurement, progress))
     chosen.judge(measurement.count, measurement.skipped)
+    if progress is not None:
+        progress(measurement.count, chosen.n_items)  # the last reports of the workers may have come too late
     reading.finished = True
     return measurement
 
@@ -85,7 +87,7 @@ def _client(address: str) -> Iterator[Client]:
             raise ValueError(f"`address` must be local:N with at least 1 worker, got {address!r}.")
         # Processes of one thread each: the reading of a batch holds Python's lock for much of its time.
         with (
-            LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+            LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
             Client(cluster) as client,
         ):
             yield client
