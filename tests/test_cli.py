@@ -8,8 +8,10 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +20,10 @@ from click.testing import CliRunner, Result
 
 from eigenstep import cli
 from eigenstep._version import __version__
+from eigenstep.data import Measurement, accumulate, measure, open_source
 from eigenstep.gaussian import divergence
 from eigenstep.grids import catalogue_grids
+from eigenstep.moments import Moments, StationaryMoments
 from eigenstep.optimal import optimal_grid
 from eigenstep.paths import PATHS
 from eigenstep.spectrum import Spectrum, zoo_names
@@ -296,6 +300,208 @@ class TestSpectrum:
         result = run("spectrum", tmp_path / "no-such-data.npy", "-o", tmp_path / output)
         assert result.exit_code == 2
         assert re.search(message, result.stderr)
+
+
+def parts_of(path: Path, n: int) -> list[Path]:
+    """The accumulators of n shares of the rows in `path`, each measured by its own command."""
+    made = [path.with_name(f"part-{i}.npz") for i in range(1, n + 1)]
+    for i, part in enumerate(made, 1):
+        done("spectrum", path, "--batch-size", 10, "--part", f"{i}/{n}", "--accumulator", part, "-q")
+    return made
+
+
+class TestMerge:
+    def test_parts_merge_into_the_whole(self, tmp_path, samples):
+        np.save(tmp_path / "x.npy", samples)
+        parts = parts_of(tmp_path / "x.npy", 3)
+        result = run("merge", *parts, "-o", tmp_path / "all.npz", "--spectrum", tmp_path / "all.json")
+        assert (result.exit_code, result.stdout) == (0, "")
+        assert f"saved the accumulator of 200 items to {tmp_path}/all.npz." in result.stderr
+        merged, expected = Spectrum.load(tmp_path / "all.json"), Spectrum.from_samples(samples)
+        # The order of float64 additions differs between shares and one array.
+        np.testing.assert_allclose(merged.eigenvalues, expected.eigenvalues, rtol=1e-12)
+        assert merged.n_samples == 200
+        assert merged.provenance["command"].startswith("eigenstep merge ")
+        assert merged.provenance["source"] == f"{tmp_path}/x.npy"
+        # What was merged can be merged again.
+        done("merge", tmp_path / "all.npz", "--spectrum", tmp_path / "again.npz", "--bins", 4, "--name", "mine", "-q")
+        assert Spectrum.load(tmp_path / "again.npz").provenance["name"] == "mine"
+
+    def test_accumulators_from_elsewhere(self, tmp_path, samples):
+        for k, half in enumerate((samples[:90], samples[90:])):
+            moments = Moments(4)
+            moments.update(half)
+            moments.save(tmp_path / f"{k}.npz")
+        done("merge", tmp_path / "0.npz", tmp_path / "1.npz", "--spectrum", tmp_path / "s.json", "-q")
+        # The order of float64 additions differs.
+        expected = Spectrum.from_samples(samples).eigenvalues
+        np.testing.assert_allclose(Spectrum.load(tmp_path / "s.json").eigenvalues, expected, rtol=1e-12)
+
+    def test_refusals_name_both_files(self, tmp_path, samples):
+        np.save(tmp_path / "x.npy", samples)
+        first, second = parts_of(tmp_path / "x.npy", 2)
+        made = {"dimension": Moments(3), "form": StationaryMoments(4), "kind": Moments(4, precision="float32")}
+        others = {}
+        for name, moments in made.items():
+            moments.update(np.eye(moments.dim) + 1.0)
+            others[name] = tmp_path / f"{name}.npz"
+            moments.save(others[name])
+        messages = {
+            second: None,
+            first: r"x.npy \(part 1/2\) is in it already, as part 1/2; its items would count twice",
+            others["dimension"]: r"`other` must hold items of shape \(4,\), got \(3,\)",
+            others["form"]: "`other` must be a Moments, got StationaryMoments; measure all parts by one method",
+            others["kind"]: "`other` must have the options .*float64.*, got .*float32",
+        }
+        for file, message in messages.items():
+            result = run("merge", first, file, "-o", tmp_path / "all.npz", "-q")
+            assert result.exit_code == (0 if message is None else 2)
+            if message is not None:
+                assert result.stderr.count("\n") == 1
+                assert re.search(rf"'{file}' cannot be merged with '{first}': .*{message}", result.stderr), result.stderr
+
+    def test_another_version_and_a_damaged_file(self, tmp_path, samples):
+        moments = Moments(2)
+        moments.update(np.eye(2))
+        moments.save(tmp_path / "a.npz")
+        with np.load(tmp_path / "a.npz") as archive:
+            kept = dict(archive)
+        kept["header"] = np.array(str(kept["header"]).replace('"format_version": 1', '"format_version": 99'))
+        np.savez(tmp_path / "b.npz", **kept)
+        (tmp_path / "c.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:300])
+        Spectrum.from_samples(samples).save(tmp_path / "d.npz")
+        for name, message in (
+            ("b", "was written by a newer eigenstep .format version 99"),
+            ("c", "is truncated, corrupt or no moments file"),
+            ("d", "is no eigenstep moments file"),
+            ("absent", "No such file or directory"),
+        ):
+            result = run("merge", tmp_path / "a.npz", tmp_path / f"{name}.npz", "-o", tmp_path / "all.npz")
+            assert result.exit_code == 2
+            assert result.stderr.count("\n") == 1
+            assert re.search(message, result.stderr)
+        assert not (tmp_path / "all.npz").exists()
+
+    def test_an_unfinished_checkpoint_is_refused(self, tmp_path, samples):
+        np.save(tmp_path / "x.npy", samples)
+        source = open_source(tmp_path / "x.npy", batch_size=10)
+        with pytest.raises(KeyboardInterrupt):
+            accumulate(source, checkpoint=tmp_path / "kept.npz", progress=interrupted_at(50))
+        result = run("merge", tmp_path / "kept.npz", "-o", tmp_path / "all.npz")
+        assert result.exit_code == 2
+        assert "kept.npz' is the checkpoint of an unfinished measurement (50 items); finish it with --resume" in result.stderr
+
+
+def interrupted_at(count: int):
+    def report(seen: int, _: int | None) -> None:
+        if seen >= count:
+            raise KeyboardInterrupt
+
+    return report
+
+
+class TestLongWork:
+    SLOW = "from eigenstep.cli import main; main()"
+
+    def start(self, folder: Path, *options: object) -> subprocess.Popen[str]:
+        arguments = ["spectrum", folder / "x.npy", "--batch-size", 1, "--checkpoint", folder / "kept.npz", *options]
+        return subprocess.Popen(
+            [sys.executable, "-c", self.SLOW, *map(str, arguments)], stderr=subprocess.PIPE, text=True
+        )
+
+    @pytest.mark.parametrize(
+        ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+    )
+    def test_stopped_and_resumed(self, tmp_path, number, code, word):
+        x = np.random.default_rng(0).standard_normal((8_000, 8))
+        np.save(tmp_path / "x.npy", x)
+        with self.start(tmp_path, "-o", tmp_path / "s.json", "--checkpoint-every", 200) as process:
+            deadline = time.monotonic() + 30
+            while not (tmp_path / "kept.npz").exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            process.send_signal(number)
+            _, said = process.communicate()
+            assert process.returncode == code, said
+        kept = Measurement.load(tmp_path / "kept.npz").count
+        assert 200 <= kept < 8_000
+        assert said == (
+            f"eigenstep: {kept} items are kept in {tmp_path}/kept.npz; go on from there with --resume.\n"
+            f"eigenstep: {word}.\n"
+        )
+        assert not (tmp_path / "s.json").exists()
+        with self.start(tmp_path, "-o", tmp_path / "s.json", "--resume", "-q") as process:
+            assert process.wait() == 0
+        direct = measure(open_source(tmp_path / "x.npy", batch_size=1000))
+        # Bit for bit: the batches do not matter to the sums.
+        assert Spectrum.load(tmp_path / "s.json").eigenvalues.tolist() == direct.eigenvalues.tolist()
+
+    def test_refusals(self, tmp_path, samples, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        np.save("x.npy", samples)
+        done("spectrum", "x.npy", "-o", "s.json", "--checkpoint", "kept.npz")
+        for options, message in (
+            (("--checkpoint", "kept.npz"), "kept.npz' exists: go on from it with `resume`, or delete it"),
+            (("--checkpoint", "kept.npz", "--resume", "--method", "stationary"), "its method is auto, now stationary"),
+            (("--resume",), "`resume` needs the `checkpoint` to go on from"),
+            (("--checkpoint", "kept.json"), "must end in .npz"),
+            (("--checkpoint", "absent/kept.npz"), r"must be in a folder that exists: make 'absent'"),
+            (("--checkpoint", "new.npz", "--dask", "local:2"), "`checkpoint` is for one machine"),
+            (("--part", "3"), "`part` must be i/N with 1 <= i <= N, such as 3/64, got '3'"),
+            (("--part", "3/2"), "`part` must be i/N"),
+            (("--method", "sparse"), "`method` must be one of auto, dense, gram, stationary, low-rank"),
+            (("--precision", "half"), "`precision` must be one of float64, float32"),
+        ):
+            result = run("spectrum", "x.npy", "-o", "t.json", *options)
+            assert result.exit_code == 2, options
+            assert re.search(message, result.stderr), result.stderr
+            assert result.stderr.count("\n") == 1
+        assert not Path("t.json").exists()
+
+    def test_nothing_to_keep_is_refused(self, tmp_path, samples):
+        np.save(tmp_path / "x.npy", samples)
+        for command in ("spectrum", "merge"):
+            result = run(command, tmp_path / "x.npy")
+            assert result.exit_code == 2
+            assert "nothing would be kept: give --output" in result.stderr
+
+    def test_a_log_says_rate_and_remaining_time(self, capsys):
+        class Clock:
+            now = 0.0
+
+            def monotonic(self) -> float:
+                return self.now
+
+        clock = Clock()
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(cli, "time", clock)
+            log = cli.Log("measuring", cli.Pace(), every=30.0)
+            for now, seen in ((1.0, 5000), (20.0, 100_000), (31.0, 155_000), (40.0, 200_000), (61.0, 305_000)):
+                clock.now = now
+                log(seen, 1_000_000)
+            clock.now = 100.0
+            log(500_000, None)
+        assert capsys.readouterr().err.splitlines() == [
+            "eigenstep: measuring: 155,000 of 1,000,000, 5,000/s, 2 min 49 s left.",
+            "eigenstep: measuring: 305,000 of 1,000,000, 5,000/s, 2 min 19 s left.",
+            "eigenstep: measuring: 500,000, 5,000/s.",
+        ]
+
+    def test_durations(self):
+        told = [cli._duration(seconds) for seconds in (0, 59.6, 61, 3600, 90_061)]
+        assert told == ["0 s", "1 min 00 s", "1 min 01 s", "1 h 00 min", "25 h 01 min"]
+
+    def test_the_report_is_of_the_whole_spectrum(self, tmp_path, samples, monkeypatch):
+        report = pytest.importorskip("eigenstep.report", reason="reports need matplotlib")
+        written = []
+        monkeypatch.setattr(report, "spectrum_report", lambda spectrum, path: written.append((spectrum.dim, path)))
+        np.save(tmp_path / "x.npy", np.tile(samples, 3) + np.eye(200, 12))
+        accumulator, page = tmp_path / "x.npz", str(tmp_path / "x.html")
+        done("spectrum", tmp_path / "x.npy", "--report", page, "--accumulator", accumulator, "-q")
+        done("merge", accumulator, "--report", page, "--bins", 4, "-q")
+        assert written == [(12, page), (12, page)]
+        result = run("merge", accumulator, "--report", tmp_path / "x.txt")
+        assert result.exit_code == 2
+        assert re.search(r"The output file must end in \.html or \.png, got .*x\.txt", result.stderr)
 
 
 class TestCompare:

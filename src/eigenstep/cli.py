@@ -733,7 +733,7 @@ def spectrum_command(
     """
     from eigenstep.data import open_source
 
-    _check_outputs(output, report, accumulator)
+    _check_outputs(output, report, accumulator, options["checkpoint"])
     work = {key: options.pop(key) for key in ("method", "precision", "checkpoint", "checkpoint_every", "resume")}
     memory = options.pop("memory")
     work["memory"] = None if memory is None else round(memory * 2**30)
@@ -754,24 +754,16 @@ def spectrum_command(
     _write_spectrum(measurement, output, report, bins, quiet)
 
 
-def _accumulated(source: Source, quiet: bool, **work: Any) -> Measurement:
+def _accumulated(source: Source, quiet: bool, *, checkpoint: str | None, **work: Any) -> Measurement:
     """The measurement of a source on this machine; after Ctrl-C, how to go on."""
-    from eigenstep.data import accumulate
+    from eigenstep.data import Measurement, accumulate
 
-    checkpoint = work["checkpoint"]
-    done = 0
     try:
         with _progress("measuring", quiet) as report:
-
-            def tell(count: int, total: int | None) -> None:
-                nonlocal done
-                done = count
-                report(count, total)
-
-            return accumulate(source, progress=tell, **work)
+            return accumulate(source, progress=report, checkpoint=checkpoint, **work)
     except KeyboardInterrupt:
         if checkpoint is not None and Path(checkpoint).exists():
-            _say(f"{done} items are kept in {checkpoint}; go on from there with --resume.")
+            _say(f"{Measurement.load(checkpoint).count} items are kept in {checkpoint}; go on from there with --resume.")
         raise
 
 
@@ -817,7 +809,7 @@ def merge(
     """
     if merged is None and output is None and report is None:
         raise click.UsageError("nothing would be kept: give --output, --spectrum or --report.")
-    _check_outputs(output, report, merged)
+    _check_outputs(output, report, merged, None)
     total = _finished(files[0])
     with _progress("merging", quiet) as tell:
         for k, file in enumerate(files[1:], start=2):
@@ -877,11 +869,12 @@ def _share(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _check_outputs(output: str | None, report: str | None, accumulator: str | None) -> None:
+def _check_outputs(output: str | None, report: str | None, accumulator: str | None, checkpoint: str | None) -> None:
     """Refuse work of which nothing would be kept, and files that could not be written."""
     if output is None and report is None and accumulator is None:
         raise click.UsageError("nothing would be kept: give --output, --report or --accumulator.")
-    for path, suffixes in ((output, (".json", ".npz")), (report, (".html", ".png")), (accumulator, (".npz",))):
+    files = ((output, (".json", ".npz")), (report, (".html", ".png")), (accumulator, (".npz",)), (checkpoint, (".npz",)))
+    for path, suffixes in files:
         if path is not None:
             _check_output(path, suffixes)
 
