@@ -8,6 +8,7 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, BinaryIO, cast
 
 from eigenstep.data.source import SourceError
@@ -67,7 +68,10 @@ def matches(pattern: str) -> list[str]:
     if not is_url(pattern):
         return sorted(glob.glob(pattern, recursive=True))
     filesystem, inner = _filesystem(pattern)
-    return sorted(_spelled(pattern, name) for name in filesystem.glob(inner))
+    try:
+        return sorted(_spelled(pattern, name) for name in filesystem.glob(inner))
+    except ValueError as error:
+        raise SourceError(f"{pattern!r} is no pattern that can be searched for ({error}).") from error
 
 
 def top(folder: str) -> list[str]:
@@ -200,10 +204,23 @@ def _filesystem(path: str) -> tuple[Any, str]:
     except ImportError:
         raise ImportError(f'reading {path!r} needs fsspec; install it with: pip install "eigenstep[remote]"') from None
     try:
+        inner, chained, outer = path.partition("::")
+        if chained:
+            # An archive's filesystem closes with the last reference to it, and opening it anew reads its directory anew.
+            filesystem = _archive(inner.partition("://")[0], outer, stamp(outer.removeprefix("file://")))
+            return filesystem, filesystem._strip_protocol(inner)
         return cast("tuple[Any, str]", url_to_fs(path))
     except (ImportError, ValueError) as error:
         # fsspec says which package a protocol needs, or that it knows no such protocol.
         raise SourceError(f"{path!r} cannot be opened ({error}).") from error
+
+
+@lru_cache(maxsize=4)
+def _archive(protocol: str, outer: str, stamp: str) -> Any:
+    """The filesystem inside an archive, kept while the archive is the same."""
+    from fsspec.core import url_to_fs
+
+    return url_to_fs(f"{protocol}://::{outer}")[0]
 
 
 def _spelled(url: str, name: str) -> str:

@@ -139,19 +139,27 @@ class _Process:
     def run(self, job: Callable[[], Any]) -> Any:
         for last in (False, True):
             try:
-                return self._answer(job)
+                fine, result, trace = self._answer(job)
             except (EOFError, BrokenPipeError):
                 code = self._child.wait()
+                self._end()
                 if last or self._closed.is_set():
                     raise RuntimeError(
                         f"a process that reads data died twice over the same job (exit code {code}); it may lack memory, or "
                         "a file may crash its decoder. Read with `workers` 1 to see which."
                     ) from None
                 self._child = self._start()
+                continue
+            if fine:
+                return result
+            raise result from (RuntimeError(f"in a process that reads data:\n{trace}") if trace else None)
         raise AssertionError("the second attempt returns or raises")
 
     def close(self) -> None:
         self._closed.set()
+        self._end()
+
+    def _end(self) -> None:
         self._child.kill()
         self._child.wait()
         for stream in (self._child.stdin, self._child.stdout):
@@ -159,14 +167,12 @@ class _Process:
                 with contextlib.suppress(BrokenPipeError):
                     stream.close()
 
-    def _answer(self, job: Callable[[], Any]) -> Any:
+    def _answer(self, job: Callable[[], Any]) -> tuple[bool, Any, str]:
         assert self._child.stdin is not None
         assert self._child.stdout is not None
         _send(job, self._child.stdin)
-        fine, result, trace = _receive(self._child.stdout)
-        if fine:
-            return result
-        raise result from (RuntimeError(f"in a process that reads data:\n{trace}") if trace else None)
+        answer: tuple[bool, Any, str] = _receive(self._child.stdout)
+        return answer
 
     @staticmethod
     def _start() -> subprocess.Popen[bytes]:

@@ -390,8 +390,7 @@ def _torch(stream: BinaryIO, path: str | None, key: str | None) -> tuple[str | N
     except pickle.UnpicklingError as error:
         raise Damaged("it holds more than tensors, and other objects are never loaded") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise Damaged(str(error).splitlines()[0]) from error
-    chosen = None
+        raise Damaged(str(error).partition("\n")[0] or "it ends too early") from error
     if isinstance(content, Mapping):
         tensors = {str(name): TorchRows(value) for name, value in content.items() if isinstance(value, torch.Tensor)}
         chosen = choose({name: (rows.shape, rows.dtype) for name, rows in tensors.items()}, key)
