@@ -26,6 +26,7 @@ NAMED = ("#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#7F5AA8")
 FAINT = "#C9CDD2"
 INK = "#24292F"
 SUBDUED = "#6E7781"
+LINE = "#E7EAED"
 FONT = 9.0
 
 
@@ -104,7 +105,12 @@ def error_against_steps(
 
 
 def grids_on_line(
-    grids: Mapping[str, ArrayLike], *, ours: str | None = None, title: str = "", ax: Axes | None = None
+    grids: Mapping[str, ArrayLike],
+    *,
+    ours: str | None = None,
+    intervals: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
+    title: str = "",
+    ax: Axes | None = None,
 ) -> Axes:
     """Draw each grid's noise levels as dots on its own line, from noise at the left to data at the right.
 
@@ -117,6 +123,8 @@ def grids_on_line(
         For each name its n+1 descending sigmas, in data units; drawn from top to bottom in this order.
     ours : str, optional
         The key drawn in our colour; None for none.
+    intervals : mapping of str to two array_like of (n+1,), optional
+        For some of the names the range of each level, drawn as a bar behind its dot.
     title : str
         A line above the figure; empty for none.
     ax : Axes, optional
@@ -125,7 +133,8 @@ def grids_on_line(
     Raises
     ------
     ValueError
-        No grid, a grid that does not descend, or `ours` not among the names.
+        No grid, a grid that does not descend, `ours` or a key of `intervals` not among the names, or an interval of
+        another length.
 
     Examples
     --------
@@ -138,6 +147,13 @@ def grids_on_line(
         raise ValueError("`grids` must hold at least one grid, got none.")
     if ours is not None and ours not in lines:
         raise ValueError(f"`grids` has no grid named {ours!r}; it has {', '.join(lines)}.")
+    bars = {}
+    for name, ends in (intervals or {}).items():
+        if name not in lines:
+            raise ValueError(f"`grids` has no grid named {name!r}; it has {', '.join(lines)}.")
+        bars[name] = np.array([real_array(end, f"intervals[{name!r}]", ndim=1) for end in ends])
+        if bars[name].shape != (2, lines[name].size):
+            raise ValueError(f"`intervals[{name!r}]` must have {lines[name].size} values at either end, one per level.")
     lowest = min(float(sigmas[sigmas > 0][-1]) for sigmas in lines.values())
     highest = max(float(sigmas[0]) for sigmas in lines.values())
     # Zero gets a place of its own, a little below the lowest level: a twelfth of the span that is drawn.
@@ -149,6 +165,10 @@ def grids_on_line(
         colour, size = (OURS, 6.0) if name == ours else (SUBDUED, 4.5)
         shown = np.where(sigmas > 0, sigmas, zero)
         ax.plot(shown, np.full(shown.size, row), color=colour, linewidth=0.8, alpha=0.45, zorder=1)
+        if name in bars:
+            low, high = bars[name][:, sigmas > 0]
+            wide = high > low
+            ax.hlines(np.full(wide.sum(), row), low[wide], high[wide], color=colour, linewidth=15.0, alpha=0.22, zorder=1)
         ax.plot(sigmas[sigmas > 0], np.full(np.count_nonzero(sigmas > 0), row), "o", color=colour, markersize=size)
         if sigmas[-1] == 0:
             ax.plot([zero], [row], "o", color=colour, markerfacecolor="white", markersize=size)
@@ -164,7 +184,7 @@ def grids_on_line(
     ax.set_ylim(len(lines) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
     ax.grid(False)
-    ax.grid(True, axis="x", color="#E7EAED", linewidth=0.8)
+    ax.grid(True, axis="x", color=LINE, linewidth=0.8)
     ax.spines["left"].set_visible(False)
     _title(ax, title)
     return ax
@@ -291,6 +311,92 @@ def eigenvalue_curve(
     return ax
 
 
+def eigenvalue_interval(
+    ranks: ArrayLike,
+    estimate: ArrayLike,
+    lower: ArrayLike,
+    upper: ArrayLike,
+    *,
+    sample: Spectrum | None = None,
+    resolution: float = 0.0,
+    title: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw estimated eigenvalues against their rank with their interval, and the sample's own beside them.
+
+    Parameters
+    ----------
+    ranks : array_like, (k,)
+        Ascending, from 1.
+    estimate, lower, upper : array_like, (k,)
+        Eigenvalues >= 0 and the ends of their interval, in squared data units; those equal to 0 are left out.
+    sample : Spectrum, optional
+        Drawn thin and grey, where it differs from the estimate for want of samples.
+    resolution : float
+        Noise level sigma, in data units, below which the samples resolve nothing: the estimate is dotted there.
+    title : str
+        A line above the figure; empty for none.
+    ax : Axes, optional
+        Where to draw; None makes a figure.
+
+    Raises
+    ------
+    ValueError
+        Lengths differ, or no eigenvalue is positive.
+
+    Examples
+    --------
+    >>> ax = eigenvalue_interval([1, 2, 3], [4.0, 1.0, 0.5], [3.0, 0.8, 0.4], [5.0, 1.2, 0.6])
+    >>> [text.get_text() for text in ax.texts]
+    ['population']
+    """
+    x, middle, low, high = (real_array(v, name, ndim=1) for v, name in
+                            ((ranks, "ranks"), (estimate, "estimate"), (lower, "lower"), (upper, "upper")))
+    if not x.size == middle.size == low.size == high.size:
+        raise ValueError(f"`estimate`, `lower` and `upper` must have one value per rank ({x.size}).")
+    keep = middle > 0
+    if not keep.any():
+        raise ValueError("`estimate` must have a positive value to be drawn, got zeros only.")
+    x, middle, low, high = x[keep], middle[keep], low[keep], high[keep]
+
+    ax = _axes(ax)
+    top = high.max()
+    if sample is not None:
+        positive = sample.eigenvalues > 0
+        places = np.maximum(np.cumsum(sample.multiplicities[positive]), 1.0)
+        values = sample.eigenvalues[positive]
+        ax.plot(places, values, color=SUBDUED, linewidth=1.3, zorder=2)
+        top = max(top, values.max())
+    ax.fill_between(x, np.maximum(low, 1e-300), high, color=OURS, alpha=0.18, linewidth=0, zorder=1)
+    seen = middle >= resolution**2
+    ax.plot(x[seen], middle[seen], color=OURS, linewidth=2.4, zorder=3)
+    if not seen.all():
+        # The dots begin where the line ends.
+        ax.plot(x[max(int(seen.sum()) - 1, 0) :], middle[max(int(seen.sum()) - 1, 0) :], color=OURS, linewidth=2.4,
+                linestyle=(0, (0.6, 1.6)), dash_capstyle="round", zorder=3)
+        ax.axhline(resolution**2, color=SUBDUED, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    # What lies far below the resolution would squeeze what is known into a corner.
+    lowest = 0.5 * max(float(middle.min()), 1e-2 * resolution**2)
+    ax.set_ylim(lowest, 2.0 * top)
+    ax.set_xlim(1.0, float(x.max()))
+    if not seen.all():
+        ax.annotate(
+            "below this the samples tell the sum only", (1.15, resolution**2), xytext=(0, -3), textcoords="offset points",
+            ha="left", va="top", size=FONT - 0.5, color=SUBDUED,
+        )
+    ax.set_xlabel("rank")
+    ax.set_ylabel("eigenvalue λ, in squared units of the data")
+    _title(ax, title)
+    if sample is not None:
+        _label_below(ax, "sample", SUBDUED, (float(places[-1]), max(float(values[-1]), 1.3 * lowest)))
+    # The name belongs where the curve leaves the axes, be it at the right or at the bottom.
+    inside = middle >= 1.3 * lowest
+    _label_ends(ax, [("population", OURS, x[inside], middle[inside])])
+    return ax
+
+
 def _axes(ax: Axes | None, *, height: float = 4.2) -> Axes:
     """`ax` in the house style; a new one of README width where it is None."""
     if ax is None:
@@ -305,7 +411,7 @@ def _axes(ax: Axes | None, *, height: float = 4.2) -> Axes:
         ax.spines[side].set_visible(False)
     for side in ("left", "bottom"):
         ax.spines[side].set_color(SUBDUED)
-    ax.grid(True, color="#E7EAED", linewidth=0.8)
+    ax.grid(True, color=LINE, linewidth=0.8)
     ax.set_axisbelow(True)
     ax.tick_params(labelsize=FONT, colors=INK, which="both")
     ax.xaxis.label.set(fontsize=FONT + 0.5, color=INK)
@@ -393,6 +499,17 @@ def _label_ends(ax: Axes, curves: Sequence[tuple[str, str, Float, Float]]) -> No
         tie = leader if abs(place - height) > line_height / 4 else None
         margins = {"xytext": (1.035, place), "textcoords": ax.transAxes, "annotation_clip": False}
         write(name, colour, point, arrowprops=tie, **margins)
+
+
+def _label_below(ax: Axes, name: str, colour: str, point: tuple[float, float]) -> None:
+    """A name to the lower left of a descending curve's end, where nothing else runs."""
+    from matplotlib.patheffects import withStroke
+
+    halo = [withStroke(linewidth=3.0, foreground="white")]
+    ax.annotate(
+        name, point, xytext=(-5, -2), textcoords="offset points", ha="right", va="top", size=FONT, color=colour,
+        path_effects=halo,
+    )
 
 
 def _fraction_of_height(ax: Axes, figure: Figure, points: float) -> float:

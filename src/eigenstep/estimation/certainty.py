@@ -96,8 +96,8 @@ def plan_certainty(
     >>> from eigenstep.spectrum import Spectrum
     >>> population = Population.from_spectrum(Spectrum.from_zoo("fashion-mnist"))
     >>> sure = plan_certainty(population, 6, 0.002, 80.0)
-    >>> sure.movement < 0.03, sure.verdict.split(":")[0]
-    (True, 'Planned sigmas move by at most 0.6 %')
+    >>> sure.movement < 0.03, sure.verdict.split(": ")[1]
+    (True, 'enough samples.')
     """
     goal = {"solver": solver, "objective": objective, "noise_floor": noise_floor, "start": start}
     # Random restarts look for better minima end to end; replicates are planned as the plan itself is.

@@ -26,7 +26,7 @@ from eigenstep._checks import Float, integer, sample_array
 from eigenstep.moments import Moments
 from eigenstep.spectrum import Spectrum
 
-_LEVELS = 48
+_LEVELS = 56
 _RIDGES = 160
 _TRIES = 400
 
@@ -93,7 +93,7 @@ def dof_from_spectrum(spectrum: Spectrum) -> DofCurve:
     --------
     >>> curve = dof_from_spectrum(Spectrum.from_eigenvalues([2.0, 1.0, 0.0, 0.0], n_samples=3))
     >>> curve.freedom, curve.levels.size, bool(curve.dof.max() < 2)
-    (2, 48, True)
+    (2, 56, True)
     """
     freedom = freedom_of(spectrum)
     if spectrum.provenance.get("form") == "stationary":
@@ -123,7 +123,7 @@ def dof_from_spectrum(spectrum: Spectrum) -> DofCurve:
     )
 
 
-def dof_from_samples(x: ArrayLike, *, groups: ArrayLike | None = None, folds: int = 8, seed: int = 0) -> DofCurve:
+def dof_from_samples(x: ArrayLike, *, groups: ArrayLike | None = None, folds: int = 10, seed: int = 0) -> DofCurve:
     r"""The curve from the samples themselves, by leaving each out: right for heavy tails and mixtures too.
 
         h_i = n/(n-1)^2  c_i^T (S + x)^-1 c_i,    kappa = x  mean_i h_i/(1-h_i) / mean_i h_i                       (c)
@@ -343,11 +343,11 @@ def freedom_of(spectrum: Spectrum) -> int:
 def _ridges(lam: Float, count: int) -> Float:
     """Ridges from well below the smallest positive eigenvalue to well above the largest."""
     smallest = max(float(lam[lam > 0].min()), 1e-14 * float(lam.max()))
-    return np.geomspace(0.01 * smallest, 20.0 * float(lam.max()), count)
+    return np.geomspace(0.01 * smallest, 100.0 * float(lam.max()), count)
 
 
 def _spread(levels: Float) -> NDArray[np.intp]:
-    """Indices of about 48 levels that ascend in equal ratios: more say nothing new, since the curve is smooth."""
+    """Indices of about 56 levels that ascend in equal ratios: more say nothing new, since the curve is smooth."""
     top = np.maximum.accumulate(levels)
     ascending = np.flatnonzero(np.concatenate(([True], levels[1:] > 1.0001 * top[:-1])))
     wanted = np.geomspace(levels[ascending[0]], levels[ascending[-1]], _LEVELS) * (1 - 1e-9)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from eigenstep._checks import Float, integer
+from eigenstep._checks import Float, integer, real_array
 from eigenstep.estimation.curve import (
     DofCurve,
     dof_from_parts,
@@ -55,7 +55,8 @@ class Population:
     curve : DofCurve
         What was fitted.
     inflation : float
-        Standard error of the curve over that of independent Gaussian samples; 1.0 where it was not measured, or is less.
+        Standard error of the curve over that of independent Gaussian samples, at the level where it is largest; 1.0 where
+        it was not measured, or is nowhere larger.
     resolution : float
         Noise level sigma below which the samples say nothing of single eigenvalues, only of their sum; data units. The
         spectrum below resolution^2 is one of many that would do.
@@ -67,11 +68,11 @@ class Population:
     >>> seen = np.linalg.svd(x - x.mean(axis=0), compute_uv=False) ** 2 / 99
     >>> sample = Spectrum.from_eigenvalues(np.append(seen[:99], np.zeros(301)), n_samples=100)
     >>> population = Population.from_spectrum(sample)
-    >>> dof = lambda lam, m: round(float(m @ (lam / (lam + 0.02))), 1)                # what a step at sigma = 0.14 feels
+    >>> dof = lambda lam, m: round(float(m @ (lam / (lam + 0.02))))                   # what a step at sigma = 0.14 feels
     >>> dof(sample.eigenvalues, sample.multiplicities), dof(truth, np.ones(400))
-    (23.2, 27.3)
+    (23, 27)
     >>> dof(population.spectrum.eigenvalues, population.spectrum.multiplicities)
-    27.3
+    27
     """
 
     spectrum: Spectrum
@@ -89,8 +90,34 @@ class Population:
         """
         return max(self.spectrum.std, self.resolution)
 
+    def at_rank(self, ranks: ArrayLike) -> tuple[Float, Float, Float]:
+        """Eigenvalue of each rank (1 for the largest), and its 95 % interval over the replicates; squared data units.
+
+        Eigenvalues are interpolated, logarithm against rank, between the middles of the atoms' shares.
+
+        Raises
+        ------
+        ValueError
+            Ranks below 1 or above the dimension.
+
+        Examples
+        --------
+        >>> population = Population.from_spectrum(Spectrum.from_zoo("digits"))
+        >>> middle, low, high = population.at_rank([1, 10])
+        >>> bool(np.all(low < middle) and np.all(middle < high))
+        True
+        """
+        wanted = real_array(ranks, "ranks")
+        if wanted.size and not 1 <= wanted.min() <= wanted.max() <= self.curve.dim:
+            raise ValueError(f"`ranks` must lie between 1 and {self.curve.dim:g}, got {wanted.min():g} to {wanted.max():g}.")
+        curves = np.array([_at_rank(one, wanted) for one in self.replicates])
+        low, high = np.quantile(curves, [0.025, 0.975], axis=0)
+        # The mean's own curve may leave the narrow bundle of replicates where their steps interleave.
+        middle = np.clip(_at_rank(self.spectrum, wanted), low, high)
+        return middle, low, high
+
     @classmethod
-    def from_spectrum(cls, spectrum: Spectrum, *, replicates: int = 32, seed: int = 0) -> Population:
+    def from_spectrum(cls, spectrum: Spectrum, *, replicates: int = 64, seed: int = 0) -> Population:
         """From sample eigenvalues alone: independent samples, Gaussian or nearly so, are taken for granted.
 
         Heavy tails and mixtures break it (measured on images: docs/few_samples.md); `from_samples` does without.
@@ -104,7 +131,7 @@ class Population:
 
     @classmethod
     def from_samples(
-        cls, x: ArrayLike, *, groups: ArrayLike | None = None, replicates: int = 32, seed: int = 0, **record: Any
+        cls, x: ArrayLike, *, groups: ArrayLike | None = None, replicates: int = 64, seed: int = 0, **record: Any
     ) -> Population:
         """From the samples: nothing is assumed of their distribution but that they (or `groups`) are independent.
 
@@ -123,7 +150,7 @@ class Population:
         return cls._fitted(curve, seen, replicates, seed)
 
     @classmethod
-    def from_parts(cls, parts: Sequence[Moments], *, replicates: int = 32, seed: int = 0) -> Population:
+    def from_parts(cls, parts: Sequence[Moments], *, replicates: int = 64, seed: int = 0) -> Population:
         """From accumulators of separate parts of the data, as many machines or `--checkpoint` leave them.
 
         Raises
@@ -141,7 +168,7 @@ class Population:
         return cls._fitted(curve, seen, replicates, seed)
 
     @classmethod
-    def from_moments(cls, moments: Accumulator, *, replicates: int = 32, seed: int = 0) -> Population:
+    def from_moments(cls, moments: Accumulator, *, replicates: int = 64, seed: int = 0) -> Population:
         """From one accumulator: a Gram form still holds its samples, of the others only the spectrum is left.
 
         Raises
@@ -162,8 +189,8 @@ class Population:
         replicates = integer(replicates, "replicates", minimum=2)
         atoms = np.geomspace(_REACH * curve.levels[0], 1.3 * curve.largest, _ATOMS)
         fit = _Fit(curve, atoms)
-        rng = np.random.default_rng(seed)
-        draws = [fit.replicate(rng) for _ in range(replicates)]
+        noise = _balanced_normals(np.random.default_rng(seed), replicates, fit.levels.size)
+        draws = [fit.replicate(row) for row in noise]
         record = {"estimated": f"population spectrum from {seen.n_samples} samples: {curve.method}"}
         seen = replace(seen, provenance={**seen.provenance, **record})
         return cls(
@@ -195,18 +222,18 @@ class _Fit:
         self.inflation = 1.0
         for _ in range(2):
             covariance = noise_covariance(atoms, self.multiplicities, curve.freedom, self.levels)
-            measured = np.isfinite(error)
-            if measured.any():
-                ratio = error[measured] ** 2 / covariance.diagonal()[measured]
-                self.inflation = float(np.sqrt(max(np.exp(np.mean(np.log(ratio))), 1.0)))
-            covariance = self.inflation**2 * covariance + np.diag((_MODEL_ERROR * self.dof) ** 2)
+            if np.isfinite(error).any():
+                factor = _inflation(error, np.sqrt(covariance.diagonal()))
+                covariance *= np.outer(factor, factor)
+                self.inflation = float(factor.max())
+            covariance += np.diag((_MODEL_ERROR * self.dof) ** 2)
             self.root = np.linalg.cholesky(covariance)
             self.whiten = np.linalg.inv(self.root)
             self.multiplicities = self._solve(self.whiten @ self.design, self.whiten @ self.dof, self.trace)
 
-    def replicate(self, rng: np.random.Generator) -> Float:
+    def replicate(self, normals: Float) -> Float:
         """Multiplicities fitted to a curve drawn from the fit; the trace moves with the curve's upper end."""
-        noise = self.root @ rng.standard_normal(self.levels.size)
+        noise = self.root @ normals
         # Far above the largest eigenvalue dof = trace / kappa.
         trace = max(self.trace + self.levels[-1] * float(noise[-1]), 0.1 * self.trace)
         drawn = self.design @ self.multiplicities + noise
@@ -220,6 +247,30 @@ class _Fit:
         scale = np.sqrt((rows**2).sum(axis=0))
         found, _ = nnls(rows / scale, np.concatenate([target, [firm, firm]]), maxiter=100 * self.atoms.size)
         return np.asarray(found / scale)
+
+
+def _inflation(measured: Float, gaussian: Float) -> Float:
+    """Measured over Gaussian standard error at each level, smoothed over nine levels and at least 1.
+
+    The jackknife has some ten degrees of freedom, too few to believe that samples vary less than Gaussian ones.
+    """
+    known = np.flatnonzero(np.isfinite(measured))
+    square = np.interp(np.arange(measured.size), known, (measured[known] / gaussian[known]) ** 2)
+    padded = np.pad(square, 4, mode="edge")
+    smooth: Float = np.sqrt(np.maximum(np.convolve(padded, np.full(9, 1 / 9), mode="valid"), 1.0))
+    return smooth
+
+
+def _balanced_normals(rng: np.random.Generator, count: int, size: int) -> Float:
+    """Standard normal rows whose sample mean is zero and, where there are enough, whose sample covariance is exact.
+
+    Intervals from some dozens of replicates are then free of the luck of their draw, to second order.
+    """
+    normals = rng.standard_normal((count, size))
+    normals -= normals.mean(axis=0)
+    if count > size + 1:
+        normals = np.sqrt(count - 1) * np.linalg.qr(normals)[0]
+    return normals
 
 
 def _spectrum(multiplicities: Float, atoms: Float, curve: DofCurve, seen: Spectrum) -> Spectrum:
@@ -240,6 +291,14 @@ def _spectrum(multiplicities: Float, atoms: Float, curve: DofCurve, seen: Spectr
         mean=None,
         basis=None,
     )
+
+
+def _at_rank(spectrum: Spectrum, ranks: Float) -> Float:
+    positive = spectrum.eigenvalues > 0
+    lam, m = spectrum.eigenvalues[positive], spectrum.multiplicities[positive]
+    middles = np.cumsum(m) - 0.5 * m
+    found: Float = np.exp(np.interp(ranks - 0.5, middles, np.log(lam)))
+    return np.where(ranks - 0.5 > m.sum(), 0.0, found)
 
 
 def _mean_energy(seen: Spectrum, lam: Float, m: Float) -> Float:
