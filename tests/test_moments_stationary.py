@@ -189,11 +189,11 @@ def test_the_mean_is_not_windowed() -> None:
 # ---------------------------------------------------------------------- real data
 
 
-SHARED = Path(os.environ.get("EIGENSTEP_DATA", "/nonexistent"))
+SHARED = Path(os.environ.get("EIGENSTEP_SHARED", Path(__file__).parents[2] / "shared")) / "data"
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (SHARED / "fashion_mnist.npz").exists(), reason="needs EIGENSTEP_DATA with fashion_mnist.npz")
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared data; set EIGENSTEP_SHARED to their folder")
 def test_planned_sigmas_of_real_images_differ_by_what_the_page_says() -> None:
     from eigenstep.optimal import optimal_grid
 

@@ -9,7 +9,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from eigenstep.spectrum import RankWarning, Spectrum, zoo_names
@@ -403,6 +403,7 @@ def test_binned_refuses_too_few_nodes() -> None:
 
 
 @settings(max_examples=60, deadline=None)
+@example(logs=[0.0, -13.0, -15.0, -27.0, -14.0], zeros=0, k=4, seed=0)  # nodes that almost coincide
 @given(
     logs=st.lists(st.floats(-80, 5), min_size=1, max_size=80),
     zeros=st.integers(0, 3),
@@ -537,3 +538,79 @@ def test_the_zoo_tells_its_story() -> None:
 def test_the_zoo_refuses_other_names() -> None:
     with pytest.raises(ValueError, match=r"`name` must be one of cifar10, .* got 'mnits'. Did you mean 'mnist'\?"):
         Spectrum.from_zoo("mnits")
+
+
+# ---------------------------------------------------------------------- mean and basis
+
+
+@pytest.mark.parametrize("dim", [1, 5, 16, 40])
+def test_the_basis_is_that_of_numpy_by_every_route(dim: int) -> None:
+    x = correlated(300, dim, seed=3)
+    z = np.linalg.eigh(np.atleast_2d(np.cov(x.T)))[1]
+    routes = [
+        Spectrum.from_samples(x, basis=4),
+        Spectrum.from_covariance(np.atleast_2d(np.cov(x.T)), mean=x.mean(axis=0), basis=4),
+    ]
+    for spectrum in routes:
+        k = min(4, dim)
+        assert spectrum.basis.shape == (k, dim)
+        np.testing.assert_allclose(spectrum.basis @ spectrum.basis.T, np.eye(k), atol=1e-13)
+        # A direction turns by eps lambda_max/gap; the gaps at the top are a few per cent.
+        np.testing.assert_allclose(np.abs(np.sum(spectrum.basis * z.T[::-1][:k], axis=1)), 1.0, atol=1e-10)
+        np.testing.assert_allclose(spectrum.mean, x.mean(axis=0), rtol=1e-13)
+        # The sign does not depend on the route.
+        assert np.all(spectrum.basis[np.arange(k), np.abs(spectrum.basis).argmax(axis=1)] > 0)
+        np.testing.assert_allclose((spectrum.basis @ spectrum.mean) ** 2, spectrum.mean_energy[:k], rtol=1e-6)
+
+
+def test_the_basis_of_few_samples_leaves_the_null_space_out() -> None:
+    x = correlated(6, 30)
+    with pytest.warns(RankWarning):
+        spectrum = Spectrum.from_samples(x, basis=10)
+    assert spectrum.basis.shape == (5, 30)
+    centred = x - x.mean(axis=0)
+    right = np.linalg.svd(centred)[2][:5]
+    np.testing.assert_allclose(np.abs(np.sum(spectrum.basis * right, axis=1)), 1.0, atol=1e-10)
+
+
+def test_without_being_asked_for_there_is_no_basis_and_no_mean_that_is_unknown() -> None:
+    assert Spectrum.from_samples(correlated(50, 4)).basis is None
+    assert Spectrum.from_covariance(np.eye(2)).mean is None
+    assert Spectrum.from_eigenvalues([2.0, 1.0]).mean is None
+
+
+@pytest.mark.parametrize("suffix", [".json", ".npz"])
+def test_mean_and_basis_survive_a_file_to_the_last_bit(tmp_path, suffix: str) -> None:
+    spectrum = Spectrum.from_samples(correlated(60, 12).reshape(60, 3, 4), basis=0 if suffix == ".json" else 5)
+    spectrum.save(tmp_path / f"s{suffix}")
+    loaded = Spectrum.load(tmp_path / f"s{suffix}")
+    assert loaded.mean.shape == (3, 4)
+    np.testing.assert_array_equal(loaded.mean, spectrum.mean)
+    if suffix == ".npz":
+        np.testing.assert_array_equal(loaded.basis, spectrum.basis)
+        with pytest.raises(ValueError, match=r"`path` must end in .npz for a spectrum with a basis, got .*s.json'; save"):
+            spectrum.save(tmp_path / "s.json")
+
+
+def test_binned_drops_mean_and_basis() -> None:
+    spectrum = Spectrum.from_samples(correlated(60, 12), basis=5)
+    for k in (6, 100):
+        coarse = spectrum.binned(k)
+        assert (coarse.mean, coarse.basis) == (None, None)
+    np.testing.assert_array_equal(spectrum.binned(100).eigenvalues, spectrum.eigenvalues)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"mean": [1.0]}, ValueError, r"`mean` must have one number per dimension \(2\), got 1"),
+        ({"mean": [1.0, np.nan]}, ValueError, "`mean` must be finite"),
+        ({"mean": [1.0, 2.0], "item_shape": (3,)}, ValueError, r"`mean` must have the shape \(3,\) of an item, got 2 numbers"),
+        ({"basis": np.eye(3)}, ValueError, r"`basis` must have shape \(k, 2\) with k between 1 and 2, got \(3, 3\)"),
+        ({"basis": np.eye(2, dtype=int)}, TypeError, "`basis` must be an array of float32 or float64, got int64"),
+        ({"basis": np.full((1, 2), np.inf)}, ValueError, "`basis` must be finite"),
+    ],
+)
+def test_a_mean_or_basis_that_does_not_fit_is_refused(options: dict, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        Spectrum([2.0, 1.0], **options)

@@ -791,6 +791,9 @@ def _gauss_nodes(lam: Float, m: Float, energy: Float, k: int) -> tuple[Float, Fl
         right = np.nan_to_num(np.clip((t - x1) / (x2 - x1), 0.0, 1.0))
     hats = np.stack([total(energy * left), total(energy * (1.0 - left - right)), total(energy * right)], axis=1)
     shares = np.where(np.all(np.isfinite(shares) & (shares >= 0), axis=1)[:, None], shares, hats)
+    # Nodes that almost coincide cost digits in the differences above; the total is known better than that.
+    sums = shares.sum(axis=1)
+    shares *= np.divide(e0, sums, out=np.ones_like(sums), where=sums > 0)[:, None]
 
     # In a panel of many decades the lowest node may round to below zero.
     node_values = np.clip(centre[:, None] + half[:, None] * nodes, low[:, None], high[:, None])

@@ -100,7 +100,7 @@ def resolved_density(seen: ProbedSpectrum, trace: float, *, smoothness: float = 
     kappa, f = seen.curve(80)
     # An eigenvalue lambda shows in the probes as one of at least lambda (probes/dim), whatever else is added to it.
     highest = 1.5 * float(seen.eigenvalues.max()) * d / seen.eigenvalues.size
-    high = min(2.0 * float(np.interp(0.5, f, kappa)), highest, 1.1 * seen.ceiling)
+    high = min(2.0 * float(np.interp(0.5, f, kappa)), highest, seen.ceiling)
     probes = max(1 / seen.eigenvalues.size - 1 / d, 0.0)
     error = np.sqrt(0.2 * f * (probes + 1 / seen.n_items)) + 1e-5 * f
     fits = [_fitted(kappa, f, error, trace, directions, high, start * float(kappa[-1]), smoothness) for start in _STARTS]
@@ -156,6 +156,6 @@ def _fitted(
 
     guess = np.append(np.full(count, np.log(trace / count)), low)
     # A fit that is not converged after this many steps is used as it is: its cost says how good it is.
-    found = least_squares(residuals, guess, jacobian, method="lm", max_nfev=300)
+    found = least_squares(residuals, guess, jacobian, method="lm", ftol=1e-5, xtol=1e-5, max_nfev=100)
     lam, x, _ = nodes(found.x)
     return float(found.cost), lam, x / lam
