@@ -155,12 +155,20 @@ def test_what_goes_to_the_workers_is_small(stored) -> None:
     assert all(len(pickle.dumps(group)) < 10_000 for group in groups)
 
 
+def test_what_comes_back_has_no_workspace(tmp_path) -> None:
+    np.save(tmp_path / "wide.npy", rows(600, dim=128))
+    measurement = accumulate(open_source(tmp_path / "wide.npy"), method="dense")
+    start = module.Start.of(replace(measurement, readings=[]))
+    assert len(pickle.dumps(measurement)) > 600 * 128 * 8  # the rows that wait for a block to be full
+    assert len(pickle.dumps(module._merged(start, measurement))) < 1.1 * 128 * 128 * 8
+
+
 def test_a_merge_leaves_both_as_they_were(stored) -> None:
-    one, other = (accumulate(opened(stored), share=(i, 2)) for i in (1, 2))
+    one, other = (replace(accumulate(opened(stored), share=(i, 2)), readings=[]) for i in (1, 2))
     before = one.moments.covariance()
-    both = module._merged(replace(one, readings=[]), replace(other, readings=[]))
-    assert both.count == 4000
-    assert one.count == 2000
+    start = module.Start.of(module.begun(opened(stored), (1, 1), method="dense", precision="float64", memory=None))
+    both = module._merged(start, one, other)
+    assert (both.count, one.count, other.count) == (4000, 2000, 2000)
     np.testing.assert_array_equal(one.moments.covariance(), before)
 
 

@@ -1,12 +1,11 @@
 """`accumulate_on_cluster`: the parts of a source on many machines through Dask, merged in a tree.
 
 The workers run the same code as one machine does. A task is pure, so that one lost with its worker is done again
-elsewhere and the result is the same bit for bit; a merge copies before it adds, since Dask may need its inputs again.
+elsewhere and the result is the same bit for bit; a merge leaves its inputs alone, since Dask may need them again.
 """
 
 from __future__ import annotations
 
-import copy
 import itertools
 import os
 import re
@@ -62,14 +61,15 @@ def accumulate_on_cluster(
     """
     chosen = shared(source, share)
     # Begun here: what "auto" chooses depends on the memory of the machine that chooses, and all must choose alike.
-    measurement = begun(source, share, method=method, precision=precision, memory=memory)
-    (reading,) = measurement.readings
+    fresh = begun(source, share, method=method, precision=precision, memory=memory)
+    (reading,) = fresh.readings
     with _client(address) as client:
-        measurement.merge(_tree(client, chosen, measurement, progress))
+        measurement = _tree(client, chosen, Start.of(fresh), progress)
     chosen.judge(measurement.count, measurement.skipped)
     if progress is not None:
         progress(measurement.count, chosen.n_items)  # the last reports of the workers may have come too late
     reading.finished = True
+    measurement.readings = [reading]
     return measurement
 
 
@@ -136,16 +136,18 @@ def _check_workers(client: Client, address: str) -> None:
             )
 
 
-def _tree(client: Client, source: Source, empty: Measurement, progress: Progress | None) -> Measurement:
+def _tree(client: Client, source: Source, start: Start, progress: Progress | None) -> Measurement:
     """Split the parts into groups, read each on some worker, and merge neighbours until one measurement is left."""
-    start = Start.of(empty)
     groups = _groups(source, GROUPS_PER_WORKER * max(1, sum(client.nthreads().values())))
     topic = f"eigenstep-{uuid.uuid4().hex}"
     futures = [client.submit(_measured, group, start, topic, k, pure=False) for k, group in enumerate(groups)]
     everything = list(futures)
     while len(futures) > 1:
         # Merges first: they free the memory of two accumulators for one.
-        pairs = [client.submit(_merged, *futures[k : k + 2], pure=False, priority=1) for k in range(0, len(futures) - 1, 2)]
+        pairs = [
+            client.submit(_merged, start, one, other, pure=False, priority=1)
+            for one, other in zip(futures[::2], futures[1::2], strict=False)
+        ]
         everything += pairs
         futures = pairs + futures[len(pairs) * 2 :]
     try:
@@ -258,11 +260,12 @@ def _measured(group: Source, start: Start, topic: str, number: int) -> Measureme
     worker.log_event(topic, {"group": number, "count": measurement.count})
     measurement.skipped = list(group.skipped)
     measurement.source = start.source
-    return measurement
+    return _merged(start, measurement)  # without its workspace, which is larger than what it has to say
 
 
-def _merged(one: Measurement, other: Measurement) -> Measurement:
-    """Both together, each left as it was: Dask may need it again should this worker die."""
-    both = copy.deepcopy(one)
-    both.merge(other)
-    return both
+def _merged(start: Start, *measurements: Measurement) -> Measurement:
+    """All of them together, each left as it was: Dask may need it again should this worker die."""
+    together = start()
+    for measurement in measurements:
+        together.merge(measurement)
+    return together
