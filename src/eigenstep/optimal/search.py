@@ -165,18 +165,19 @@ def optimal_grid(
     names = list(named)
     named_values = fine(np.stack([named[name] for name in names]))[0]
     ranked = np.argsort(named_values, kind="stable")
-    starts = [(names[int(ranked[0])], levels.feasible(named[names[int(ranked[0])]]))]
+    hand = names[int(ranked[0])]
     if _many_minima(method, objective):
         scout = GridObjective(nodes.binned(_SCOUT_BINS), *settings)
-        starts += _scouted(scout, n, (low, high, end))
+        starts = _scouted(scout, n, (low, high, end))
+    else:
+        starts = [(hand, levels.feasible(named[hand]))]
     starts += [("a random start", y) for y in levels.random(restarts)]
     best, origin = _best_descent(fine, levels, starts)
-    last = _descend(GridObjective(polished, *settings), levels, best.y)
-    best = replace(last, iterations=best.iterations + last.iterations)
+    exact = GridObjective(polished, *settings)
+    best = _descend(exact, levels, _descent(exact, levels, best.y, best.iterations))
     sigmas = levels.sigmas(best.y)
     value = divergence(spectrum, sigmas, **options)
     candidates = {name: float(v) for name, v in zip(names, named_values, strict=True)}
-    hand = names[int(ranked[0])]
     if named_values[ranked[0]] < math.exp(best.log_value) * (1 - 1e-9):
         # Possible only for a grid the spacing rule excludes, or a search that failed: keep the promise.
         sigmas, origin, value = named[hand], hand, divergence(spectrum, named[hand], **options)
@@ -333,57 +334,62 @@ def _many_minima(solver: Solver, objective: str) -> bool:
     return solver.memory > 0 and objective != "local"
 
 
-def _random_starts(solver: Solver, n: int) -> int:
-    """How many random grids to scout from: none on long grids, where one is never near the best minimum."""
-    if n > _LONG:
-        return 0
-    return 3 if solver.memory == 1 else 5
-
-
-def _rooted(solver: Solver) -> int:
-    """The number of steps up to which named and random starts find the best minimum; beyond it grids are grown."""
-    return 10 if solver.memory == 1 else 5
-
-
 def _scouted(objective: GridObjective, n: int, limits: tuple[float, float, float]) -> list[tuple[str, Float]]:
     """The two most promising starts for n steps, found on few nodes.
 
-    Beyond `_rooted` steps, the best grid of n-1 steps with one more level in each of its gaps: minima of n-1 and n steps
-    are close, while a random grid falls into the best one ever more rarely as n grows. Beyond 24 steps, the best grid of n/2
-    steps read as a law, which is enough for a smooth start.
+    Up to 5 steps (10 where the history is short) from named and random grids. Beyond, also by growing the best grid of so
+    many, a level more in one of its gaps at a time: minima of n-1 and n steps are close, while a random grid falls into the
+    best one ever more rarely as n grows. Beyond 24 steps, from the best grid of n/2 steps read as a law, which is enough for a
+    smooth start.
     """
-    spectrum = objective.spectrum
-    levels = _FreeLevels(n, *limits, spectrum)
-    named = _named_grids(spectrum, n, *limits, objective.objective, objective.noise_floor)
+    levels = _FreeLevels(n, *limits, objective.spectrum)
+    named = _named_grids(objective.spectrum, n, *limits, objective.objective, objective.noise_floor)
     values = objective(np.stack(list(named.values())))[0]
-    best = [list(named)[j] for j in np.argsort(values, kind="stable")[:2]]
-    starts = [(name, levels.feasible(named[name])) for name in best]
-    starts += [("a random start", y) for y in levels.random(_random_starts(objective.solver, n))]
+    wanted = [list(named)[j] for j in np.argsort(values, kind="stable")[:2]]
     if n > _LONG:
+        wanted += [name for name in named if name == "geodesic"]
+    starts = [(name, levels.feasible(named[name])) for name in wanted]
+    rooted = 10 if objective.solver.memory == 1 and not objective.solver.stochastic else 5
+    if n <= rooted:
+        starts += [("a random start", y) for y in levels.random(24 if n <= 8 else 8)]
+    elif n > _LONG:
         (_, shorter), *_ = _scouted(objective, n // 2, limits)
         starts.append(("the best grid of half the steps", levels.refined(shorter)))
-        starts += [("geodesic", levels.feasible(named[name])) for name in named if name == "geodesic"]
-    elif n > _rooted(objective.solver):
-        (_, shorter), *_ = _scouted(objective, n - 1, limits)
-        starts += [("the best grid of one step less", y) for y in levels.grown(shorter)]
-    values = objective(levels.sigmas(np.stack([y for _, y in starts])))[0]
-    starts = [starts[j] for j in np.argsort(values, kind="stable")[: 6]]
-    for iterations, tolerance, kept in ((8, 1e-3, 2), (30, 1e-5, 2)):
-        runs = [(_descend(objective, levels, y, tolerance=tolerance, iterations=iterations), name) for name, y in starts]
-        runs.sort(key=lambda run: run[0].log_value)
-        starts = [(name, run.y) for run, name in runs[:kept]]
+    else:
+        (_, shorter), *_ = _scouted(objective, rooted, limits)
+        for m in range(rooted + 1, n):
+            longer = _FreeLevels(m, *limits, objective.spectrum)
+            shorter = _winners(objective, longer, _grown(objective, longer, shorter))[0][1]
+        starts += _grown(objective, levels, shorter)
+    return _winners(objective, levels, starts)
+
+
+def _grown(objective: GridObjective, levels: _FreeLevels, shorter: Float) -> list[tuple[str, Float]]:
+    """The four best ways to put one more level into a grid."""
+    grown = np.stack(list(levels.grown(shorter)))
+    values = objective(levels.sigmas(grown))[0]
+    return [("the best grid of one step less", grown[j]) for j in np.argsort(values, kind="stable")[:4]]
+
+
+def _winners(objective: GridObjective, levels: _FreeLevels, starts: list[tuple[str, Float]]) -> list[tuple[str, Float]]:
+    """The best of some starts after short descents, or the best two where they are different minima of like value."""
+    runs = [(_descent(objective, levels, y), name) for name, y in starts]
+    for iterations, tolerance, kept in ((3, 1e-2, 6), (8, 1e-3, 3), (30, 1e-5, 2)):
+        runs = [(_descend(objective, levels, run, tolerance=tolerance, iterations=iterations), name) for run, name in runs]
+        runs = sorted(runs, key=lambda run: run[0].log_value)[:kept]
+    starts = [(name, run.y) for run, name in runs]
     # The same minimum twice, or one beyond the error of few nodes, need not be searched again on many.
-    distinct = 1e-3 < runs[1][0].log_value - runs[0][0].log_value < 0.3
+    distinct = len(runs) > 1 and 1e-3 < runs[1][0].log_value - runs[0][0].log_value < 0.3
     return starts if distinct else starts[:1]
 
 
 def _best_descent(objective: GridObjective, levels: _FreeLevels, starts: list[tuple[str, Float]]) -> tuple[_Descent, str]:
     """The best end of the descents from some starts; on long grids, whose minima differ little, only of the most advanced."""
-    if len(starts) > 1 and levels.n > _LONG:
-        tried = [(_descend(objective, levels, y, iterations=8), name) for name, y in starts]
-        begun, name = min(tried, key=lambda run: run[0].log_value)
-        starts = [(name, begun.y)]
-    return min(((_descend(objective, levels, y), name) for name, y in starts), key=lambda run: run[0].log_value)
+    runs = [(_descent(objective, levels, y), name) for name, y in starts]
+    if len(runs) > 1 and levels.n > _LONG:
+        runs = [(_descend(objective, levels, run, iterations=8), name) for run, name in runs]
+        runs = [min(runs, key=lambda run: run[0].log_value)]
+    return min(((_descend(objective, levels, run), name) for run, name in runs), key=lambda run: run[0].log_value)
 
 
 _SHORTEST, _WIDEST = 1e-12, 4.0
@@ -393,17 +399,16 @@ _ROUNDING = 1e-9
 
 
 def _descend(
-    objective: GridObjective, levels: _FreeLevels, y: Float, *, tolerance: float = 0.0, iterations: int = 200
+    objective: GridObjective, levels: _FreeLevels, best: _Descent, *, tolerance: float = 0.0, iterations: int = 200
 ) -> _Descent:
     """Newton's method with the exact Hessian in a trust region on the faces of the constraints.
 
     It ends when a step promises less than `tolerance` of the value. The model is that of the value, not of its logarithm:
     where a sum of squares is small, it is the value that is quadratic.
     """
-    best = _descent(objective, levels, y, 0)
-    radius = 1.0
+    radius, allowed = 1.0, best.iterations + iterations
     negligible = math.log(objective.negligible)
-    while best.iterations < iterations and best.stationarity > 1e-3 * CONVERGED and best.log_value > negligible:
+    while best.iterations < allowed and best.stationarity > 1e-3 * CONVERGED and best.log_value > negligible:
         move = _newton_move(levels, best, radius)
         length = float(np.linalg.norm(levels.stretch(best.y) @ move))
         promised = -float(best.gradient @ move + 0.5 * move @ best.hessian @ move)
@@ -424,7 +429,8 @@ def _descend(
     return best
 
 
-def _descent(objective: GridObjective, levels: _FreeLevels, y: Float, iterations: int) -> _Descent:
+def _descent(objective: GridObjective, levels: _FreeLevels, y: Float, iterations: int = 0) -> _Descent:
+    """The point of a search at these free levels."""
     with np.errstate(over="ignore", invalid="ignore"):
         value, gradient, hessian = objective.curved(levels.sigmas(y))
     positive = max(value, 1e-300)
