@@ -93,6 +93,8 @@ def test_scale_comes_last_and_is_said() -> None:
 
 
 def test_a_range_that_cannot_be_told_is_refused() -> None:
+    with pytest.raises(SourceError, match=r"shape \(1, 2\), float64: it holds NaN or infinite values; remove"):
+        open_source(np.array([[np.nan, 0.5]]), value_range="-1,1")
     with pytest.raises(SourceError, match=r"values from -3 to 900 are in no known range"):
         open_source(np.array([[-3.0, 900.0]]), value_range="-1,1")
 
@@ -270,7 +272,7 @@ def test_shards_in_every_spelling(tmp_path, monkeypatch) -> None:
     np.testing.assert_allclose(one, as_items(images[:3]), atol=1e-15)
     listing = sorted(os.listdir(tmp_path), reverse=True)
     monkeypatch.setattr(os, "listdir", lambda path: listing)  # a folder's own order is any order
-    spellings = (tmp_path, f"{tmp_path}/s-*.tar", [tmp_path / "s-0.tar", tmp_path / "s-1.tar"])
+    spellings = (tmp_path, f"{tmp_path}/s-*.tar", f"{tmp_path}/s-{{0..1}}.tar", [tmp_path / "s-0.tar", tmp_path / "s-1.tar"])
     for spelling in spellings:
         source = open_source(spelling, batch_size=2)
         assert [len(batch) for batch in source] == [2, 1, 2, 1]  # batches end with their shard

@@ -236,6 +236,7 @@ def test_zarr(tmp_path, chunk: int) -> None:
     group = zarr.open_group(tmp_path / "g.zarr", mode="w")
     group.create_array("small", data=x[:2])
     group.create_group("deep").create_array("large", data=x)
+    np.testing.assert_array_equal(everything(open_source(f"file://{tmp_path}/x.zarr")), x)
     assert open_source(tmp_path / "g.zarr").description.endswith("g.zarr[deep/large]")
     np.testing.assert_array_equal(everything(open_source(tmp_path / "g.zarr", key="small")), x[:2])
 
@@ -329,8 +330,12 @@ def test_damaged_sound_is_skipped_with_the_reason(tmp_path) -> None:
     source = open_source(tmp_path, workers=1)
     assert len(everything(source)) == 396
     reasons = [name.partition("(")[2] for name in source.skipped]
-    assert reasons == ["it is cut off after 2 of 3 samples)", "it ends in its header)", "file does not start with RIFF id)",
-                       "it has no samples)"]  # fmt: skip
+    assert reasons == [
+        "it is cut off: 2 of 3 samples are there)",
+        "it ends in its header)",
+        "file does not start with RIFF id)",
+        "it has no samples)",
+    ]
 
 
 def test_flac_and_float_wav_by_soundfile(tmp_path) -> None:
@@ -341,6 +346,8 @@ def test_flac_and_float_wav_by_soundfile(tmp_path) -> None:
     a, b = everything(open_source(tmp_path))
     np.testing.assert_array_equal(a, samples.T)
     np.testing.assert_array_equal(b, samples.T)
+    ends = everything(open_source(tmp_path, length=10))
+    np.testing.assert_array_equal(ends, np.stack([samples.T[:, 20:30]] * 2))
     content = (tmp_path / "a.flac").read_bytes()
     (tmp_path / "a.flac").write_bytes(content[:20])
     with pytest.raises(SourceError, match=r"all of its 1 items are corrupt \(.*a.flac"):
@@ -364,7 +371,9 @@ def test_hugging_face_images_saved_tabled_and_streamed(tmp_path) -> None:
         dataset.select(range(5 * k, 5 * k + 5)).to_parquet(tmp_path / "tables" / f"{k}.parquet")
     streamed = library.load_dataset("parquet", data_files=[str(tmp_path / "tables" / f"{k}.parquet") for k in (0, 1)],
                                     split="train", streaming=True)  # fmt: skip
-    for place, n in ((tmp_path / "saved", 10), (tmp_path / "splits", 10), (tmp_path / "tables", None), (streamed, None)):
+    arrow = tmp_path / "saved" / "data-00000-of-00001.arrow"
+    known, unknown = (tmp_path / "saved", tmp_path / "splits"), (arrow, tmp_path / "tables", streamed)
+    for place, n in [(place, 10) for place in known] + [(place, None) for place in unknown]:
         source = open_source(place, batch_size=3)
         assert (source.n_items, source.item_shape) == (n, (3, 4, 5))
         np.testing.assert_allclose(everything(source), expected, atol=1e-15)  # one rounding

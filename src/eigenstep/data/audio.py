@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import wave
 from dataclasses import dataclass, replace
 from math import gcd
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +57,8 @@ class AudioRecipe:
 
     def heard(self, name: str, stream: BinaryIO) -> tuple[NDArray[np.float64], int]:
         """The clip, and the rate it now has."""
-        samples, hertz = _samples(name, stream)
+        # Of a long file only the middle is read, unless resampling needs what is around it.
+        samples, hertz = _samples(name, stream, self.length if self.rate is None else None)
         if samples.shape[1] == 0:
             raise CorruptItem("it has no samples")
         if not np.isfinite(samples).all():
@@ -94,27 +94,34 @@ def open_audio(found: Files, options: Options) -> Source:
     return Source(description, words, first.shape, readers, convert, at_once, workers)
 
 
-def _samples(name: str, stream: BinaryIO) -> tuple[NDArray[np.float64], int]:
-    """All samples (channels, n), full scale at 1, and their rate."""
+def _samples(name: str, stream: BinaryIO, most: int | None) -> tuple[NDArray[np.float64], int]:
+    """The samples (channels, n), full scale at 1, at most so many from the middle, and their rate."""
     start = stream.tell()
     if name.partition("::")[0].lower().endswith(".wav"):
         try:
-            return _wave(stream)
+            return _wave(stream, most)
         except wave.Error as error:
             if "unknown format" not in str(error):
                 raise CorruptItem(str(error)) from error
         except EOFError as error:
             raise CorruptItem("it ends in its header") from error
         stream.seek(start)
-    return _soundfile(name, stream)
+    return _soundfile(name, stream, most)
 
 
-def _wave(stream: BinaryIO) -> tuple[NDArray[np.float64], int]:
+def _middle(n: int, most: int | None) -> tuple[int, int]:
+    """Where to begin, and how many samples to read."""
+    return (0, n) if most is None or n <= most else ((n - most) // 2, most)
+
+
+def _wave(stream: BinaryIO, most: int | None) -> tuple[NDArray[np.float64], int]:
     with wave.open(stream) as sound:
-        width, channels, n = sound.getsampwidth(), sound.getnchannels(), sound.getnframes()
-        content, hertz = sound.readframes(n), sound.getframerate()
+        width, channels, hertz = sound.getsampwidth(), sound.getnchannels(), sound.getframerate()
+        begin, n = _middle(sound.getnframes(), most)
+        sound.setpos(begin)
+        content = sound.readframes(n)
     if len(content) != n * width * channels:
-        raise CorruptItem(f"it is cut off after {len(content) // (width * channels)} of {n} samples")
+        raise CorruptItem(f"it is cut off: {len(content) // (width * channels)} of {n} samples are there")
     if width == 1:
         levels = np.frombuffer(content, np.uint8) - 128.0  # 8-bit wav alone is unsigned
     elif width == 3:
@@ -125,7 +132,7 @@ def _wave(stream: BinaryIO) -> tuple[NDArray[np.float64], int]:
     return levels.reshape(-1, channels).T / 2.0 ** (8 * width - 1), hertz
 
 
-def _soundfile(name: str, stream: BinaryIO) -> tuple[NDArray[np.float64], int]:
+def _soundfile(name: str, stream: BinaryIO, most: int | None) -> tuple[NDArray[np.float64], int]:
     try:
         import soundfile
     except ImportError:
@@ -133,11 +140,16 @@ def _soundfile(name: str, stream: BinaryIO) -> tuple[NDArray[np.float64], int]:
             f'reading {name!r} needs soundfile; install it with: pip install "eigenstep[audio]"'
         ) from None
     try:
-        samples, hertz = soundfile.read(io.BytesIO(stream.read()), dtype="float64", always_2d=True)
+        with soundfile.SoundFile(stream) as sound:
+            begin, n = _middle(sound.frames, most)
+            sound.seek(begin)
+            samples: NDArray[np.float64] = sound.read(n, dtype="float64", always_2d=True).T
+            hertz = int(sound.samplerate)
     except soundfile.SoundFileError as error:
         raise CorruptItem(str(error)) from error
-    found: NDArray[Any] = samples.T
-    return found, int(hertz)
+    if samples.shape[1] != n:
+        raise CorruptItem(f"it is cut off: {samples.shape[1]} of {n} samples are there")
+    return samples, hertz
 
 
 def _channels(n: int) -> str:

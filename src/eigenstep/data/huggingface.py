@@ -21,6 +21,7 @@ from eigenstep.data.source import Batch, Options, Reader, Source, SourceError
 from eigenstep.data.tensors import refuse_empty, tensor_units
 
 TABLE_SUFFIXES = (".parquet", ".arrow")
+_ARRAYS = ("Sequence", "List", "LargeList", "Array2D", "Array3D", "Array4D", "Array5D")
 _TABLE_FORMATS = {".parquet": "parquet", ".arrow": "arrow"}
 
 
@@ -153,8 +154,7 @@ def _column(features: Any, key: str | None, description: str, library: Any) -> s
             raise SourceError(f"{description} has no column {key!r}; it has: {listing}.")
         return str(key)
     images = [name for name, feature in features.items() if isinstance(feature, library.Image)]
-    arrays = [name for name, feature in features.items() if not isinstance(feature, (library.Image, library.Value))]
-    arrays = [name for name in arrays if not isinstance(features[name], (library.ClassLabel, dict))]
+    arrays = [name for name, feature in features.items() if type(feature).__name__ in _ARRAYS]
     found = images or arrays
     if len(found) != 1:
         raise SourceError(f"{description}: choose a column with `key`. It has: {listing}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import Any
@@ -23,6 +24,7 @@ from eigenstep.data.stores import HDF5_SUFFIXES, open_hdf5, open_zarr
 from eigenstep.data.tars import TAR_SUFFIXES, open_tars
 from eigenstep.data.tensors import TENSOR_SUFFIXES, open_array, open_tensors
 
+_NUMBERED = re.compile(r"\{(?P<low>\d+)\.\.(?P<high>\d+)\}")  # shard-{000..099}.tar, as WebDataset writes it
 _ALWAYS = ("batch_size", "value_range", "scale")
 
 
@@ -120,9 +122,10 @@ def open_source(
     Parameters
     ----------
     source : a numpy array; a file, a folder (searched through and sorted; links to folders are not followed), a glob
-        pattern, or a list of files, of images, sound, arrays, WebDataset tars, parquet, HDF5; a zarr store; a dataset
-        of Hugging Face, saved or in memory; any of these by a URL that fsspec knows (s3://, hf://, zip://in::out); or
-        "digits", scikit-learn's 1797 digits of 8 x 8 (write "./digits" for a folder of that name).
+        pattern, a range such as shard-{000..099}.tar, or a list of files: images, sound, arrays, WebDataset tars,
+        parquet, HDF5; a zarr store; a dataset of Hugging Face, saved or in memory; any of these by a URL that fsspec
+        knows (s3://, hf://, zip://in::out); or "digits", scikit-learn's 1797 digits of 8 x 8 (write "./digits" for a
+        folder of that name).
     kind : a name in `SOURCES`, needed only for a folder that holds several kinds of files.
     batch_size : items per batch, at least 1, corrupt ones included. Default: what 32 MiB hold as float64, at most 1024.
     workers : processes that decode images, sound and small files of arrays. Default: one per core, once half a second
@@ -264,6 +267,10 @@ def _found(source: Any) -> Any:
             return source
         raise SourceError(f"`source` must be a path or a numpy array, got {_short(source)}.")
     path = os.path.expanduser(os.fspath(source))
+    if (numbered := _NUMBERED.search(path)) and not files.exists(path):
+        low, high = numbered["low"], numbered["high"]
+        each = [f"{k:0{len(low)}d}" for k in range(int(low), int(high) + 1)]
+        return _found([path[: numbered.start()] + number + path[numbered.end() :] for number in each])
     if any(row.recognises(path) for row in SOURCES.values()):
         return path
     if glob.has_magic(path.partition("::")[0]) and not files.exists(path):

@@ -99,8 +99,10 @@ class NamedFiles:
                 held = []
 
     def stamp(self) -> str:
-        """Name, size and time of change of every file."""
-        return f"{self.recipe}" + "".join(f"\0{name} {files.stamp(name)}" for name in self.names)
+        """Name of every file; of local ones, where asking costs little, also size and time of change."""
+        return f"{self.recipe}" + "".join(
+            f"\0{name} {'' if files.is_url(name) else files.stamp(name)}" for name in self.names
+        )
 
 
 @dataclass(frozen=True)

@@ -212,7 +212,10 @@ def tensor_units(
         return units(options, _NATIVE[dtype], str(dtype))
     low, high = np.inf, -np.inf
     for items in looked:
-        low, high = min(low, float(items.min())), max(high, float(items.max()))
+        # np.minimum, unlike min, keeps NaN.
+        low, high = float(np.minimum(low, items.min())), float(np.maximum(high, items.max()))
+    if np.isnan(low) or np.isinf(high - low):
+        raise SourceError(f"{description}: it holds NaN or infinite values; remove or replace them.")
     for a, b in (RANGES["0,1"], RANGES["-1,1"], RANGES["0,255"]):
         if a <= low and high <= b:
             return units(options, (a, b), str(dtype), detected=detected)
