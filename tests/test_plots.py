@@ -232,3 +232,64 @@ def test_without_matplotlib_the_error_names_the_extra():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == 'Figures need matplotlib; install it with `pip install "eigenstep[plots]"`.'
+
+
+def test_intervals_are_bars_behind_the_dots():
+    grid = np.array([80.0, 4.0, 0.5, 0.0])
+    ax = plots.grids_on_line({"a": grid}, intervals={"a": (grid * [1, 0.9, 0.8, 1], grid * [1, 1.1, 1.25, 1])}, ours="a")
+    bars = ax.collections[0].get_segments()
+    ends = [(float(bar[0][0]), float(bar[1][0])) for bar in bars]
+    np.testing.assert_allclose(ends, [(3.6, 4.4), (0.4, 0.625)], rtol=1e-12)  # the ends that do not move have none
+
+
+@pytest.mark.parametrize(
+    ("intervals", "message"),
+    [
+        ({"b": ([1.0], [2.0])}, "`grids` has no grid named 'b'; it has a"),
+        ({"a": ([1.0], [2.0])}, r"`intervals\['a'\]` must have 3 values at either end"),
+    ],
+)
+def test_intervals_refuse(intervals, message):
+    with pytest.raises(ValueError, match=message):
+        plots.grids_on_line({"a": [2.0, 1.0, 0.0]}, intervals=intervals)
+
+
+RANKS = np.arange(1.0, 101.0)
+
+
+def test_eigenvalue_interval_dots_what_is_not_resolved():
+    values = RANKS**-2.0
+    ax = plots.eigenvalue_interval(RANKS, values, 0.5 * values, 2 * values, resolution=0.0999)
+    solid, dotted = (line for line in ax.lines if line.get_color() == plots.OURS)
+    assert solid.get_ydata().min() == pytest.approx(0.01)  # the last above resolution squared, at rank 10
+    assert dotted.get_xdata()[0] == 10  # it begins where the line ends
+    assert ax.texts[0].get_text() == "below this the samples tell the sum only"
+    resolved = plots.eigenvalue_interval(RANKS, values, 0.5 * values, 2 * values)
+    assert [text.get_text() for text in resolved.texts] == ["population"]
+
+
+def test_eigenvalue_interval_names_stay_inside_and_apart():
+    values = np.where(RANKS < 90, RANKS**-2.0, 1e-12)  # it leaves the axes at the bottom
+    sample = Spectrum.from_eigenvalues(np.append(1.2 * RANKS[:40] ** -2.0, np.zeros(60)))
+    ax = with_canvas(
+        plots.eigenvalue_interval(RANKS, values, 0.5 * values, 2 * values, sample=sample, resolution=0.05)
+    )
+    boxes = text_boxes(ax)
+    width, height = ax.figure.canvas.get_width_height()
+    for name, box in boxes.items():
+        assert 0 <= box.x0 <= box.x1 <= width, name
+        assert ax.get_window_extent().y0 <= box.y0 <= box.y1 <= height, name
+    assert not boxes["sample"].overlaps(boxes["population"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lower": [1.0]}, r"`estimate`, `lower` and `upper` must have one value per rank \(2\)"),
+        ({"estimate": [0.0, 0.0]}, "`estimate` must have a positive value to be drawn"),
+    ],
+)
+def test_eigenvalue_interval_refuses(change, message):
+    given = {"estimate": [2.0, 1.0], "lower": [1.0, 0.5], "upper": [3.0, 2.0], **change}
+    with pytest.raises(ValueError, match=message):
+        plots.eigenvalue_interval([1, 2], **given)
