@@ -103,17 +103,17 @@ def plan_certainty(
     # Random restarts look for better minima end to end; replicates are planned as the plan itself is.
     plan = optimal_grid(population.spectrum, n, sigma_min, sigma_max, final=final, **goal)  # type: ignore[arg-type]
     low = sigma_min if final is None else final
-    free = plan.sigmas > 0
     levels, gammas, errors, regrets = [], [], [], []
     for other in population.replicates:
         best = optimal_grid(other, n, sigma_min, sigma_max, final=final, **goal)  # type: ignore[arg-type]
-        levels.append(np.log(best.sigmas[free]))
+        levels.append(np.log(best.sigmas[1:-1]))
         gammas.append(math.log(_gamma(other, objective, noise_floor, low, sigma_max)))
         error = divergence(other, plan.sigmas, **goal)  # type: ignore[arg-type]
         errors.append(math.log(max(error, 1e-300)))
         regrets.append(error / best.value - 1 if best.value > 0 else 0.0)
     half = np.zeros_like(plan.sigmas)
-    half[free] = _half_width(levels)
+    # The first and last level are given.
+    half[1:-1] = _half_width(levels)
     movement = float(np.expm1(half.max()))
     gamma, gamma_half = _gamma(population.spectrum, objective, noise_floor, low, sigma_max), float(_half_width(gammas))
     error_half = float(_half_width(errors))

@@ -137,10 +137,12 @@ def _sentence(is_noise: bool, directions: int, variance: float, distance: float,
             f"{directions} direction{'s' * (directions != 1)} stand{'s' * (directions == 1)} out of what looks like plain "
             f"noise of standard deviation {np.sqrt(variance):.3g} in the other {dim - directions:g}."
         )
+    if directions >= min(dim, n - 1) / 4:
+        return (
+            "The eigenvalues show structure at every scale and no floor of plain noise (the lower ones differ from the "
+            f"Marchenko-Pastur law by {distance:.2f})."
+        )
     return (
-        "The eigenvalues show structure at every scale and no floor of plain noise (the lower half differs from the "
-        f"Marchenko-Pastur law by {distance:.2f})."
-        if directions >= min(dim, n - 1) // 2
-        else f"{directions} directions stand out, and the rest is not plain noise either (it differs from the "
-        f"Marchenko-Pastur law by {distance:.2f})."
+        f"{directions} direction{'s' * (directions != 1)} stand{'s' * (directions == 1)} out, and the rest is not plain noise "
+        f"either (it differs from the Marchenko-Pastur law by {distance:.2f})."
     )
