@@ -442,20 +442,24 @@ def test_sigkill_loses_no_more_than_an_interval(tmp_path, stored) -> None:
     assert_same_bits(whole, kept)
 
 
-def test_a_kill_while_the_checkpoint_is_written_leaves_the_earlier_one(tmp_path, stored, monkeypatch) -> None:
+@pytest.mark.parametrize("call", ["os.replace", "os.fsync"])
+def test_a_kill_while_the_checkpoint_is_written_leaves_the_earlier_one(tmp_path, stored, call) -> None:
     kept = tmp_path / "kept.npz"
     with pytest.raises(KeyboardInterrupt):
         accumulate(opened(stored), checkpoint=kept, progress=stop_at(500))
     script = (
         "import os, signal, sys\n"
         "from eigenstep.data import accumulate, open_source\n"
-        "os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"{call} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "accumulate(open_source(sys.argv[1], batch_size=50), checkpoint=sys.argv[2], resume=True)\n"
     )
     done = subprocess.run([sys.executable, "-c", script, stored, kept], check=False)
     assert done.returncode == -signal.SIGKILL
     assert Measurement.load(kept).count == 500
+    assert len(list(tmp_path.glob(".*"))) == 1  # half a checkpoint
+    (tmp_path / ".other.part.npz").touch()
     accumulate(opened(stored), checkpoint=kept, resume=True)
+    assert [path.name for path in tmp_path.glob(".*")] == [".other.part.npz"]
     accumulate(opened(stored)).save(tmp_path / "whole.npz")
     assert_same_bits(tmp_path / "whole.npz", kept)
 

@@ -219,6 +219,8 @@ def _resumed(checkpoint: Path, fresh: Measurement, *, resume: bool) -> Measureme
     """What to go on from: the checkpoint where there is one and it is asked for, else `fresh`."""
     if checkpoint.suffix.lower() != ".npz":
         raise ValueError(f"`checkpoint` must end in .npz, got {str(checkpoint)!r}.")
+    for leftover in Measurement.unfinished(checkpoint):
+        leftover.unlink(missing_ok=True)
     if not checkpoint.exists():
         return fresh
     if not resume:

@@ -131,7 +131,7 @@ class Measurement:
         target = Path(path)
         if target.suffix.lower() != ".npz":
             raise ValueError(f"`path` must end in .npz, got {os.fspath(path)!r}.")
-        beside = target.with_name(f".{target.stem}.part.npz")
+        beside = _beside(target)
         try:
             self.moments.save(beside)
             with zipfile.ZipFile(beside, "a") as archive, archive.open(f"{_RECORD}.npy", "w") as stream:
@@ -146,6 +146,17 @@ class Measurement:
             raise OSError(
                 error.errno, f"could not write {str(target)!r} ({reason}); {kept}. Free space or choose another folder."
             ) from error
+
+    @staticmethod
+    def unfinished(path: str | os.PathLike[str]) -> list[Path]:
+        """What a process that was killed in the middle of `save` has left beside `path`; nobody needs it."""
+        beside = _beside(Path(path))
+        # The second is what the accumulator's own atomic writing leaves.
+        return [
+            found
+            for found in beside.parent.iterdir()
+            if found.name == beside.name or (found.name.startswith(f".{beside.name}.") and found.suffix == ".part")
+        ]
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Measurement:
@@ -191,6 +202,10 @@ class Measurement:
             "skipped": self.skipped,
             "readings": [asdict(reading) for reading in self.readings],
         }
+
+
+def _beside(target: Path) -> Path:
+    return target.with_name(f".{target.stem}.part.npz")
 
 
 def _reading(kept: dict[str, Any]) -> Reading:
