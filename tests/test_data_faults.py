@@ -203,10 +203,17 @@ def test_a_refusal_in_another_process_is_the_same(tmp_path) -> None:
     assert messages[0] == messages[1]
 
 
+@pytest.fixture
+def never_here(monkeypatch) -> None:
+    """No job in this process while the others start: these jobs kill who runs them."""
+    monkeypatch.setattr("eigenstep.data.pool._here", lambda jobs, go_on: iter(()))
+
+
 def results(jobs: list, workers: int | None) -> list:
     return [result for _, result in ordered([(k, Piece(job, k)) for k, job in enumerate(jobs)], workers)]
 
 
+@pytest.mark.usefixtures("never_here")
 def test_results_come_in_the_order_of_the_jobs() -> None:
     # The first jobs take longest; functions of the standard library can be found by any interpreter.
     jobs = [partial(subprocess.getoutput, f"sleep {0.2 / (k + 1)}; echo {k}") for k in range(12)]
@@ -222,12 +229,6 @@ def test_without_a_number_it_begins_here_and_goes_on_elsewhere(monkeypatch) -> N
     assert places[0] == here
     assert len(set(places)) == 3
     assert here not in places[-20:]
-
-
-@pytest.fixture
-def never_here(monkeypatch) -> None:
-    """No job in this process while the others start: these jobs kill who runs them."""
-    monkeypatch.setattr("eigenstep.data.pool._here", lambda jobs, go_on: iter(()))
 
 
 @posix

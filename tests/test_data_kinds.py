@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eigenstep.data import Position, Source, SourceError, open_source
+from eigenstep.data import Position, Source, SourceError, from_batches, open_source
 
 
 def everything(source: Source) -> np.ndarray:
@@ -484,23 +484,76 @@ def test_a_folder_of_several_kinds_is_not_guessed_at(tmp_path) -> None:
         open_source(tmp_path, kind="picture")
 
 
-def test_any_position_goes_on_with_the_same_batches(tmp_path) -> None:
+def photographs(folder: Path, n: int) -> Path:
+    image = pytest.importorskip("PIL.Image")
+    folder.mkdir(parents=True, exist_ok=True)
+    for k, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (n, 3, 4, 3), dtype=np.uint8)):
+        image.fromarray(pixels).save(folder / f"{k:03d}.png")
+    return folder
+
+
+def many(kind: str, folder: Path) -> object:
+    """What `open_source` reads 150 items of some kind from, the 71st one damaged where items have files of their own."""
     x = normal(150, 1, 2, 2)
-    for k, item in enumerate(x):
-        save(tmp_path / f"{k:03d}.npy", item)
-    (tmp_path / "070.npy").write_bytes(b"")
-    source = open_source(tmp_path, batch_size=8)
-    assert len(source.parts()) == 19
+    if kind == "array":
+        return x
+    if kind == "npy":
+        return save(folder / "x.npy", x)
+    if kind == "latents":
+        for k, item in enumerate(x):
+            save(folder / f"{k:03d}.npy", item)
+        (folder / "070.npy").write_bytes(b"")
+        return folder
+    if kind == "stream":
+        library = pytest.importorskip("datasets", reason="an optional library")
+        features = library.Features({"x": library.Array3D((1, 2, 2), "float64")})
+        return library.Dataset.from_dict({"x": x.tolist()}, features=features).to_iterable_dataset(num_shards=2)
+    names = sorted(photographs(folder / "photos", 150).iterdir())
+    if kind == "images":
+        names[70].write_bytes(b"")
+        return folder / "photos"
+    if kind == "tars":
+        for which in (0, 1):
+            with tarfile.open(folder / f"{which}.tar", "w") as tar:
+                for name in names[which * 90 : 90 + which * 60]:
+                    tar.add(name, name.name)
+        return str(folder / "*.tar")
+    library = pytest.importorskip("datasets", reason="an optional library")
+    return library.Dataset.from_dict({"photo": list(map(str, names))}).cast_column("photo", library.Image())
+
+
+@pytest.mark.parametrize("parts", [1, 256])
+@pytest.mark.parametrize("kind", ["array", "npy", "latents", "images", "tars", "dataset", "stream"])
+def test_any_position_goes_on_with_the_same_batches(tmp_path, monkeypatch, kind: str, parts: int) -> None:
+    # With one part, pieces are cut by batches alone; with many, by parts.
+    monkeypatch.setattr("eigenstep.data.readers.PARTS", parts)
+    place = many(kind, tmp_path)
+    source = open_source(place, batch_size=40 if parts == 1 else 8, workers=None if kind in ("array", "npy", "stream") else 1)
     whole, positions = [], [Position()]
     for batch in source:
         whole.append(batch)
         positions.append(source.position)
-    assert positions[-1] == Position(18, 6, 149, tuple(source.skipped))
+    given, lost = positions[-1].given, list(positions[-1].skipped)
+    assert (given + len(lost), sum(map(len, whole))) == (150, given)
+    assert len(lost) == (kind in ("latents", "images"))
+    if parts == 1 and kind not in ("tars", "stream"):  # those have two parts
+        assert [len(batch) for batch in whole] == [40, 40 - len(lost), 40, 30]
     for k, position in enumerate(positions):
-        rest = list(open_source(tmp_path, batch_size=8).batches(after=position))
+        rest = list(source.batches(after=position))
         assert [batch.tolist() for batch in rest] == [batch.tolist() for batch in whole[k:]]
-    next(source.batches(after=positions[12]))
-    assert len(source.skipped) == 1  # what was skipped before the pause is remembered
+        assert source.skipped == lost  # what was skipped before the pause is remembered
+
+
+@pytest.mark.parametrize("sizes", [[10], [1] * 10, [3, 4, 3], [7, 3]])
+def test_a_callers_arrays_are_cut_at_multiples_of_the_batch(sizes: list[int]) -> None:
+    x = normal(10, 2)
+    cuts = np.cumsum(sizes)[:-1]
+    source = from_batches(lambda: iter(np.split(x, cuts)), description="mine", batch_size=4)
+    assert [len(batch) for batch in source] == [4, 4, 2]
+    np.testing.assert_array_equal(everything(source), x)
+    np.testing.assert_array_equal(np.concatenate(list(source.batches(after=Position(0, 4, 4)))), x[4:])
+    with pytest.raises(SourceError, match="none: there is nothing in it to read"):
+        from_batches(lambda: iter([]), description="none")
 
 
 def test_the_stamp_follows_the_files(tmp_path) -> None:
