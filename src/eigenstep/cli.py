@@ -854,9 +854,14 @@ def _write_spectrum(
         if not quiet:
             _say(f"saved {kept!r} to {output}.")
     if report is not None:
+        from eigenstep.estimation import Population
+        from eigenstep.moments import GramMoments
         from eigenstep.report import spectrum_report
 
-        spectrum_report(measured, report)
+        moments = measurement.moments
+        # The Gram form still holds its items: leaving each out in turn assumes nothing of their distribution.
+        held = isinstance(moments, GramMoments) and moments.count > 2
+        spectrum_report(measured, report, population=Population.from_moments(moments) if held else None)
         if not quiet:
             _say(f"wrote the report to {report}.")
 
