@@ -456,6 +456,10 @@ def test_noise_alone_and_noise_around_directions():
     assert around.is_noise
     assert around.directions == 4
     assert around.noise_variance == pytest.approx(0.25, rel=0.03)
+    # A hundred directions take a good part of the samples' freedom with them.
+    many = noise_check(sample_spectrum(normal_samples(np.r_[np.full(100, 9.0), np.full(900, 0.01)], 250)))
+    assert many.directions == pytest.approx(100, abs=1)
+    assert many.noise_variance == pytest.approx(0.01, rel=0.05)
     assert around.sentence == (
         "4 directions stand out of what looks like plain noise of standard deviation 0.5 in the other 196."
     ) or "noise of standard deviation 0.49" in around.sentence
