@@ -248,7 +248,8 @@ def _kind_of(found: Any, kind: str | None) -> str:
 
 def _unknown(thing: Any) -> SourceError:
     known = "; ".join(kind.example for kind in SOURCES.values())
-    return SourceError(f"{_short(thing)} is no source that can be read; known are: {known}.")
+    shown = repr(thing) if isinstance(thing, str) else _short(thing)  # a path is of use only whole
+    return SourceError(f"{shown} is no source that can be read; known are: {known}.")
 
 
 def _found(source: Any) -> Any:
