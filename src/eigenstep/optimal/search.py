@@ -329,9 +329,9 @@ class _FreeLevels:
 def _many_minima(solver: Solver, objective: str) -> bool:
     """Whether several minima are the rule: in multistep solvers end to end, because errors of their steps can cancel.
 
-    Measured on the zoo: one-step solvers and the local objective have one minimum.
+    Measured on the zoo: one-step solvers have one minimum, and so has the local objective, where no noise adds to the errors.
     """
-    return solver.memory > 0 and objective != "local"
+    return solver.memory > 0 and (objective != "local" or solver.stochastic)
 
 
 def _scouted(objective: GridObjective, n: int, limits: tuple[float, float, float]) -> list[tuple[str, Float]]:
