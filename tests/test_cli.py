@@ -289,6 +289,36 @@ class TestSpectrum:
         )[1]
         assert Spectrum.load(refuge).dim == 4
 
+    def test_a_report_that_fails_does_not_lose_the_spectrum(self, tmp_path, samples, monkeypatch):
+        report = pytest.importorskip("eigenstep.report", reason="reports need matplotlib")
+
+        def fails(*_: object, **__: object) -> None:
+            raise ImportError('Figures need matplotlib; install it with `pip install "eigenstep[plots]"`.')
+
+        monkeypatch.setattr(report, "spectrum_report", fails)
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        np.save(tmp_path / "x.npy", samples)
+        result = run("spectrum", tmp_path / "x.npy", "--report", tmp_path / "x.html", "--quiet")
+        assert result.exit_code == 2
+        said = re.fullmatch(
+            r"eigenstep: the measured spectrum is safe in (\S+)\.\neigenstep: Figures need matplotlib; .*\n", result.stderr
+        )
+        assert Spectrum.load(said[1]).dim == 4
+
+    def test_too_little_memory_for_the_eigenvalues_does_not_lose_the_sums(self, tmp_path, samples, monkeypatch):
+        def fails(*_: object, **__: object) -> None:
+            raise MemoryError
+
+        np.save(tmp_path / "x.npy", samples)
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        with monkeypatch.context() as patched:
+            patched.setattr(Moments, "spectrum", fails)
+            result = run("spectrum", tmp_path / "x.npy", "-o", tmp_path / "s.json", "--quiet")
+        assert result.exit_code == 2
+        kept = re.search(r"4 dimensions does not fit into memory\. The accumulator is safe in (\S+): run", result.stderr)[1]
+        done("merge", kept, "--spectrum", tmp_path / "s.json", "--quiet")
+        assert Spectrum.load(tmp_path / "s.json").n_samples == 200
+
     @pytest.mark.parametrize(
         ("output", "message"),
         [
@@ -493,7 +523,7 @@ class TestLongWork:
     def test_the_report_is_of_the_whole_spectrum(self, tmp_path, samples, monkeypatch):
         report = pytest.importorskip("eigenstep.report", reason="reports need matplotlib")
         written = []
-        monkeypatch.setattr(report, "spectrum_report", lambda spectrum, path: written.append((spectrum.dim, path)))
+        monkeypatch.setattr(report, "spectrum_report", lambda spectrum, path, **_: written.append((spectrum.dim, path)))
         np.save(tmp_path / "x.npy", np.tile(samples, 3) + np.eye(200, 12))
         accumulator, page = tmp_path / "x.npz", str(tmp_path / "x.html")
         done("spectrum", tmp_path / "x.npy", "--report", page, "--accumulator", accumulator, "-q")

@@ -377,9 +377,15 @@ def _save(result: Spectrum | Measurement, output: Path, what: str = "measured sp
     try:
         result.save(output)
     except OSError as error:
-        refuge = Path(tempfile.mkdtemp(prefix="eigenstep-")) / output.name
-        result.save(refuge)
+        refuge = _refuge(result, output.name)
         raise OSError(error.errno, f"{error.strerror} The {what} is safe in {refuge}") from error
+
+
+def _refuge(result: Spectrum | Measurement, name: str) -> Path:
+    """Save in the temporary folder, under this name; where that is."""
+    refuge = Path(tempfile.mkdtemp(prefix="eigenstep-")) / name
+    result.save(refuge)
+    return refuge
 
 
 def _check_output(path: str, suffixes: tuple[str, ...]) -> None:
@@ -847,7 +853,14 @@ def _write_spectrum(
     if output is None and report is None:
         return
     command = shlex.join(["eigenstep", *click.get_current_context().meta[ARGUMENTS]])
-    measured = measurement.spectrum(provenance={"command": command})
+    try:
+        measured = measurement.spectrum(provenance={"command": command})
+    except MemoryError as error:
+        refuge = _refuge(measurement, "accumulator.npz")
+        raise MemoryError(
+            f"the spectrum of {measurement.moments.dim} dimensions does not fit into memory. The accumulator is safe in "
+            f"{refuge}: run `eigenstep merge` on it where there is more"
+        ) from error
     if output is not None:
         kept = measured if bins is None else measured.binned(bins)
         _save(kept, Path(output))
@@ -861,7 +874,12 @@ def _write_spectrum(
         moments = measurement.moments
         # The Gram form still holds its items: leaving each out in turn assumes nothing of their distribution.
         held = isinstance(moments, GramMoments) and moments.count > 2
-        spectrum_report(measured, report, population=Population.from_moments(moments) if held else None)
+        try:
+            spectrum_report(measured, report, population=Population.from_moments(moments) if held else None)
+        except (ImportError, OSError):
+            if output is None:
+                _say(f"the measured spectrum is safe in {_refuge(measured, 'spectrum.npz')}.")
+            raise
         if not quiet:
             _say(f"wrote the report to {report}.")
 
