@@ -156,7 +156,7 @@ def test_left_out_samples_undo_heavy_tails_and_eigenvalues_cannot():
     levels = np.array([2.0])
     truth = dof(lam, levels)[0]
     alone = dof_from_spectrum(sample_spectrum(x))
-    left_out = dof_from_samples(x, folds=0)
+    left_out = dof_from_samples(x)
     assert np.interp(levels, left_out.levels, left_out.dof)[0] == pytest.approx(truth, rel=0.1)
     assert abs(np.interp(levels, alone.levels, alone.dof)[0] / truth - 1) > 0.2
 
@@ -182,14 +182,15 @@ def test_parts_left_out_in_turn():
     error = np.sqrt(np.diag(curves.noise_covariance(lam, np.ones(30), 99, levels)))
     assert np.all(np.abs(np.interp(levels, found.levels, found.dof) - dof(lam, levels)) < 3 * error)
     assert found.trace == pytest.approx(np.var(x, axis=0, ddof=1).sum(), rel=1e-12)
-    assert found.error is not None
+    assert found.deviations.shape == (6, found.levels.size)
+    np.testing.assert_allclose(found.deviations.sum(axis=0), 0.0, atol=1e-10)  # deviations from their mean
 
 
 def test_jackknife_sees_samples_that_repeat():
     # Every sample four times: a quarter of the evidence, twice the error.
     x = np.repeat(normal_samples(POWER[:60], 100), 4, axis=0)
-    alike = Population.from_samples(x, groups=np.repeat(np.arange(100), 4), replicates=2)
-    apart = Population.from_samples(normal_samples(POWER[:60], 400), replicates=2)
+    alike = Population.from_samples(x, groups=np.repeat(np.arange(100), 4))
+    apart = Population.from_samples(normal_samples(POWER[:60], 400))
     assert alike.inflation > 1.5  # 2, known to a quarter from ten groups
     assert apart.inflation < 1.5
 
@@ -230,7 +231,7 @@ def test_population_plans_as_known_directions_do(lam):
 def test_dimension_trace_zeros_and_records_are_kept():
     x = normal_samples(POWER[:50], 200) + 1.0
     x = np.hstack([x, np.full((200, 3), 7.0)])
-    population = Population.from_samples(x, replicates=4, provenance={"name": "mine"})
+    population = Population.from_samples(x, folds=0, provenance={"name": "mine"})
     spectrum = population.spectrum
     assert spectrum.dim == pytest.approx(53, rel=1e-9)
     assert spectrum.eigenvalues[-1] == 0
@@ -243,7 +244,7 @@ def test_dimension_trace_zeros_and_records_are_kept():
 
 def test_constant_pixels_are_known_with_few_samples_too():
     x = np.hstack([normal_samples(POWER[:50], 20), np.zeros((20, 5))])
-    assert Population.from_samples(x, replicates=2).spectrum.multiplicities[-1] == 5
+    assert Population.from_samples(x, folds=0).spectrum.multiplicities[-1] == 5
 
 
 def test_mean_energy_loses_the_noise_of_the_mean():
@@ -251,10 +252,10 @@ def test_mean_energy_loses_the_noise_of_the_mean():
     x = normal_samples(np.ones(200), 50)
     with pytest.warns(RankWarning):
         seen = Spectrum.from_samples(x)
-    found = Population.from_samples(x, replicates=4).spectrum
+    found = Population.from_samples(x, folds=0).spectrum
     assert seen.mean_energy.sum() == pytest.approx(200 / 50, rel=0.3)
     assert found.mean_energy.sum() < 0.5 * seen.mean_energy.sum()
-    far = Population.from_samples(x + 3.0, replicates=4).spectrum
+    far = Population.from_samples(x + 3.0, folds=0).spectrum
     assert far.mean_energy.sum() == pytest.approx(9.0 * 200, rel=0.05)
 
 
@@ -263,6 +264,24 @@ def test_resolution_is_where_the_samples_end():
     # dof(resolution^2) = n - 1: as many directions stand above it as there are samples.
     assert dof(POWER, [population.resolution**2])[0] == pytest.approx(99, rel=0.1)
     assert population.noise_floor == max(population.spectrum.std, population.resolution)
+
+
+def test_jackknife_half_widths_are_the_samples_own():
+    # The trace is a mean over samples: its jackknife error is its own standard error, grouped or not.
+    x = normal_samples(np.full(40, 1.0), 200) * np.random.default_rng(5).gamma(1.0, 1.0, (200, 1))
+    population = Population.from_samples(x)
+    assert len(population.replicates) == 10
+    assert population.spread == pytest.approx(9 / np.sqrt(10) * 2.262 / 1.96, rel=1e-3)  # Student's quantile for 9
+    half = population.half_width([one.trace for one in population.replicates])
+    sizes = np.sum((x - x.mean(axis=0)) ** 2, axis=1)
+    expected = 1.96 * np.std(sizes, ddof=1) / np.sqrt(200)
+    assert half == pytest.approx(expected, rel=0.6)  # ten groups know an error to a quarter; 95 % is 1.9 of them
+
+
+def test_few_samples_fall_back_to_drawn_curves():
+    x = normal_samples(POWER[:10], 5)
+    assert Population.from_samples(x).spread == 1.0
+    assert Population.from_samples(x, groups=[0, 0, 0, 1, 1]).spread == 1.0
 
 
 def test_replicates_vary_as_samples_do():
@@ -285,10 +304,10 @@ def test_from_moments_uses_the_samples_where_they_are_kept():
     gram, dense = GramMoments(80), Moments(80)
     gram.update(x)
     dense.update(x)
-    assert Population.from_moments(gram, replicates=2).curve.method == "samples left out one by one"
+    assert Population.from_moments(gram).curve.method == "samples left out one by one"
     assert "eigenvalues" in Population.from_moments(dense, replicates=2).curve.method
-    direct = Population.from_samples(x, replicates=2).spectrum
-    np.testing.assert_array_equal(Population.from_moments(gram, replicates=2).spectrum.eigenvalues, direct.eigenvalues)
+    direct = Population.from_samples(x, folds=0).spectrum
+    np.testing.assert_array_equal(Population.from_moments(gram).spectrum.eigenvalues, direct.eigenvalues)
 
 
 def test_at_rank_brackets_the_truth():
@@ -505,6 +524,7 @@ def part(dim, items=4):
         (lambda: dof_from_spectrum(Spectrum.from_eigenvalues([1.0], n_samples=2)), r"`spectrum.n_samples` must be at least 3"),
         (lambda: Population.from_spectrum(Population.from_spectrum(few()).spectrum), r"`spectrum` is an estimate already"),
         (lambda: Population.from_spectrum(few(), replicates=1), r"`replicates` must be at least 2, got 1"),
+        (lambda: Population.from_spectrum(few(), replicates=2).half_width([1.0]), "one entry per replicate"),
         (lambda: Population.from_spectrum(few()).at_rank([0.0]), r"`ranks` must lie between 1 and 2, got 0 to 0"),
         (lambda: dof_from_samples(np.eye(2)), r"`number of samples` must be at least 3, got 2"),
         (lambda: dof_from_samples(np.ones((4, 2))), r"The data are constant: all 4 items are equal"),

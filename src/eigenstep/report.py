@@ -292,7 +292,7 @@ def _remarks(found: Findings) -> list[str]:
         remarks.append(f"Estimated from {found.population.curve.method}.")
         if found.population.inflation > 1.2:
             remarks.append(
-                f"The samples vary up to {found.population.inflation:.1f} times as much as independent Gaussian ones would "
+                f"The samples vary {found.population.inflation:.1f} times as much as independent Gaussian ones would "
                 "(heavy tails, kinds of very different detail, or samples that depend on each other); the intervals include it."
             )
     caveats = found.spectrum.provenance.get("caveats")

@@ -17,7 +17,6 @@ ENOUGH, CHEAP = 0.03, 0.01
 """Samples are enough where planned sigmas move by at most the first, or cost at most the second (`regret`)."""
 USABLE, BEARABLE = 0.10, 0.05
 """Likewise for a usable plan; beyond both, the samples are too few."""
-_NORMAL_95 = 1.96
 
 
 @dataclass(frozen=True)
@@ -75,12 +74,12 @@ def plan_certainty(
 ) -> PlanCertainty:
     r"""Plan for the estimated population, and again for each of its replicates.
 
-        sigma_k exp(-+ 1.96 s_k),    s_k = standard deviation of ln sigma_k over the replicates
+        sigma_k exp(-+ 1.96 s_k),    s_k = standard error of ln sigma_k, from its spread over the replicates
 
     Parameters
     ----------
     population : Population
-        Its `replicates` are the parametric bootstrap; their noise includes the jackknife's `inflation`.
+        Its `replicates` and `half_width` make the intervals.
     n, sigma_min, sigma_max, final, solver, objective, noise_floor, start
         As in `optimal_grid`.
 
@@ -113,14 +112,17 @@ def plan_certainty(
         regrets.append(error / best.value - 1 if best.value > 0 else 0.0)
     half = np.zeros_like(plan.sigmas)
     # The first and last level are given.
-    half[1:-1] = _half_width(levels)
+    half[1:-1] = population.half_width(levels)
     movement = float(np.expm1(half.max()))
-    gamma, gamma_half = _gamma(population.spectrum, objective, noise_floor, low, sigma_max), float(_half_width(gammas))
-    error_half = float(_half_width(errors))
+    gamma = _gamma(population.spectrum, objective, noise_floor, low, sigma_max)
+    gamma_half = float(population.half_width(gammas))
+    error_half = float(population.half_width(errors))
     n_samples = population.spectrum.n_samples
     assert n_samples is not None
     enough = enough_samples(n_samples, movement)
-    regret = float(np.quantile(np.maximum(regrets, 0.0), 0.95))
+    # Quadratic in the plan's error, so of mean spread^2 times the replicates' mean, and in the main of one direction: the
+    # 95th percentile of a square of a normal number is 3.84 times its mean.
+    regret = 3.84 * population.spread**2 * float(np.mean(np.maximum(regrets, 0.0)))
     return PlanCertainty(
         sigmas=plan.sigmas,
         lower=plan.sigmas * np.exp(-half),
@@ -160,10 +162,6 @@ def enough_samples(n_samples: int, movement: float, *, wanted: float = ENOUGH) -
 
 def _gamma(spectrum: object, objective: str, noise_floor: float, low: float, high: float) -> float:
     return tangent_gamma(spectrum, objective=objective, noise_floor=noise_floor, sigma_min=low, sigma_max=high)  # type: ignore[arg-type]
-
-
-def _half_width(logarithms: object) -> Float:
-    return np.asarray(_NORMAL_95 * np.std(np.asarray(logarithms), axis=0, ddof=1))
 
 
 def _verdict(movement: float, regret: float, enough: int, n: int) -> str:

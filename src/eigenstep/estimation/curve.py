@@ -26,7 +26,7 @@ from eigenstep._checks import Float, integer, sample_array
 from eigenstep.moments import Moments
 from eigenstep.spectrum import Spectrum
 
-_LEVELS = 56
+_LEVELS = 48
 _RIDGES = 160
 _TRIES = 400
 
@@ -41,9 +41,9 @@ class DofCurve:
         kappa = sigma^2, ascending, squared data units. Below the lowest one the samples resolve nothing.
     dof : (J,)
         Estimate of sum m lambda / (lambda + kappa).
-    error : (J,) or None
-        Standard error of `dof` by a delete-a-group jackknife; None where the samples were not at hand. NaN at levels that
-        a part of the samples does not reach.
+    deviations : (G, J)
+        Delete-a-group jackknife: the sum of squares of a column is the variance of that `dof` as these samples vary. No rows
+        (G = 0) where that was not measured.
     freedom : int
         Samples that the curve was made with, less the one the mean took.
     dim : float
@@ -60,7 +60,7 @@ class DofCurve:
 
     levels: Float
     dof: Float
-    error: Float | None
+    deviations: Float
     freedom: int
     dim: float
     zeros: float
@@ -93,7 +93,7 @@ def dof_from_spectrum(spectrum: Spectrum) -> DofCurve:
     --------
     >>> curve = dof_from_spectrum(Spectrum.from_eigenvalues([2.0, 1.0, 0.0, 0.0], n_samples=3))
     >>> curve.freedom, curve.levels.size, bool(curve.dof.max() < 2)
-    (2, 56, True)
+    (2, 48, True)
     """
     freedom = freedom_of(spectrum)
     if spectrum.provenance.get("form") == "stationary":
@@ -113,7 +113,7 @@ def dof_from_spectrum(spectrum: Spectrum) -> DofCurve:
     return DofCurve(
         levels=levels[kept],
         dof=dof[kept],
-        error=None,
+        deviations=np.empty((0, kept.size)),
         freedom=freedom,
         dim=float(spectrum.dim),
         zeros=zeros,
@@ -123,7 +123,7 @@ def dof_from_spectrum(spectrum: Spectrum) -> DofCurve:
     )
 
 
-def dof_from_samples(x: ArrayLike, *, groups: ArrayLike | None = None, folds: int = 10, seed: int = 0) -> DofCurve:
+def dof_from_samples(x: ArrayLike, *, groups: ArrayLike | None = None) -> DofCurve:
     r"""The curve from the samples themselves, by leaving each out: right for heavy tails and mixtures too.
 
         h_i = n/(n-1)^2  c_i^T (S + x)^-1 c_i,    kappa = x  mean_i h_i/(1-h_i) / mean_i h_i                       (c)
@@ -137,10 +137,6 @@ def dof_from_samples(x: ArrayLike, *, groups: ArrayLike | None = None, folds: in
         In data units; items are flattened. Held in float64, beside a square matrix of side min(n, dim).
     groups : (n,) labels, optional
         Samples that belong together (windows of one record, frames of one film): they are left out together.
-    folds : int
-        Number of groups in the delete-a-group jackknife that measures `error`; 0 for none.
-    seed : int
-        For the deal of samples into folds.
 
     Raises
     ------
@@ -159,9 +155,8 @@ def dof_from_samples(x: ArrayLike, *, groups: ArrayLike | None = None, folds: in
     rows = rows.reshape(len(rows), -1).astype(np.float64)
     n, dim = rows.shape
     integer(n, "number of samples", minimum=3)
-    folds = integer(folds, "folds", minimum=0)
     centred = rows - rows.mean(axis=0)
-    labels = None if groups is None else _labels(groups, n)
+    labels = None if groups is None else group_labels(groups, n)
     freedom = n - 1
     constant = float(np.count_nonzero(np.ptp(rows, axis=0) == 0))
     gram = centred @ centred.T if n <= dim else centred.T @ centred
@@ -179,10 +174,10 @@ def dof_from_samples(x: ArrayLike, *, groups: ArrayLike | None = None, folds: in
     levels = ridges * left_out * freedom / dof
     kept = _spread(levels)
     levels, dof = levels[kept], dof[kept]
-    curve = DofCurve(
+    return DofCurve(
         levels=levels,
         dof=dof,
-        error=None,
+        deviations=np.empty((0, kept.size)),
         freedom=freedom,
         dim=float(dim),
         zeros=float(dim - lam.size) if n > dim else constant,
@@ -190,17 +185,6 @@ def dof_from_samples(x: ArrayLike, *, groups: ArrayLike | None = None, folds: in
         largest=float(lam[0]),
         method="samples left out one by one" if labels is None else "samples left out group by group",
     )
-    if folds < 2:
-        return curve
-    order = np.random.default_rng(seed).permutation(n) if labels is None else labels
-    parts = [np.flatnonzero(order % folds == fold) for fold in range(folds)]
-    eigenvalues = []
-    for part in (part for part in parts if 0 < part.size < n - 2):
-        rest = np.delete(centred, part, axis=0)
-        rest = rest - rest.mean(axis=0)
-        small = rest @ rest.T if len(rest) <= dim else rest.T @ rest
-        eigenvalues.append((np.maximum(np.linalg.eigvalsh(small / (len(rest) - 1)), 0.0), len(rest) - 1))
-    return _with_jackknife(curve, eigenvalues)
 
 
 def dof_from_parts(parts: Sequence[Moments]) -> DofCurve:
@@ -272,7 +256,7 @@ def dof_from_parts(parts: Sequence[Moments]) -> DofCurve:
     curve = DofCurve(
         levels=levels[kept],
         dof=dof[kept],
-        error=None,
+        deviations=np.empty((0, kept.size)),
         freedom=round(float(np.mean(n - counts))) - 1,
         dim=float(dim),
         zeros=float(whole.dim - whole.rank) if n > dim else 0.0,
@@ -280,7 +264,11 @@ def dof_from_parts(parts: Sequence[Moments]) -> DofCurve:
         largest=float(whole.eigenvalues[0]),
         method=f"{len(parts)} parts left out in turn",
     )
-    return _with_jackknife(curve, eigenvalues)
+    partial = []
+    for lam, freedom in eigenvalues:
+        lam = np.where(lam > 1e-13 * lam.max(), lam, 0.0)
+        partial.append(gaussian_levels(lam, np.ones_like(lam), freedom, _ridges(lam, _TRIES)))
+    return with_deviations(curve, partial)
 
 
 def gaussian_levels(lam: Float, m: Float, freedom: int, ridges: Float) -> tuple[Float, Float]:
@@ -321,6 +309,16 @@ def noise_covariance(lam: Float, m: Float, freedom: int, levels: Float) -> Float
     return covariance
 
 
+def with_deviations(curve: DofCurve, partial: Sequence[tuple[Float, Float]]) -> DofCurve:
+    """The curve with jackknife deviations sqrt((G-1)/G) (y_g - mean y), from the (dof, levels) without each of G parts."""
+    values = [np.interp(curve.levels, levels, dof, left=np.nan) for dof, levels in partial]
+    away = np.array(values) - np.mean(values, axis=0)
+    # Levels that some part does not reach take the deviations of the lowest one that all reach.
+    lowest = int(np.argmax(np.isfinite(away).all(axis=0)))
+    away[:, :lowest] = away[:, lowest : lowest + 1]
+    return replace(curve, deviations=np.sqrt((len(values) - 1) / len(values)) * away)
+
+
 def resolvable(lam: Float, m: Float, freedom: int, levels: Float) -> NDArray[np.bool_]:
     """Levels at which the resolvent still responds to the population: 1 - sum m (l/(l+k))^2 / N at least 0.02.
 
@@ -347,7 +345,7 @@ def _ridges(lam: Float, count: int) -> Float:
 
 
 def _spread(levels: Float) -> NDArray[np.intp]:
-    """Indices of about 56 levels that ascend in equal ratios: more say nothing new, since the curve is smooth."""
+    """Indices of about 48 levels that ascend in equal ratios: more say nothing new, since the curve is smooth."""
     top = np.maximum.accumulate(levels)
     ascending = np.flatnonzero(np.concatenate(([True], levels[1:] > 1.0001 * top[:-1])))
     wanted = np.geomspace(levels[ascending[0]], levels[ascending[-1]], _LEVELS) * (1 - 1e-9)
@@ -356,7 +354,7 @@ def _spread(levels: Float) -> NDArray[np.intp]:
     return kept
 
 
-def _labels(groups: ArrayLike, n: int) -> NDArray[np.intp]:
+def group_labels(groups: ArrayLike, n: int) -> NDArray[np.intp]:
     """Labels as numbers 0, 1, ..., refused where they are not one per sample or name one group only."""
     names = np.asarray(groups)
     if names.shape != (n,):
@@ -391,22 +389,11 @@ def _leave_group_out(scores: Float, shrink: Float, labels: NDArray[np.intp]) -> 
         # B^1/2 rows: adding a multiple of the column sums, since B is a projection off the identity.
         stretch = (np.sqrt(1 + size / (n - size)) - 1) / size
         rows = rows + stretch * rows.sum(axis=0)
-        for position, factors in enumerate(shrink):
-            hat, vectors = np.linalg.eigh((rows * factors) @ rows.T)
-            outside = vectors.sum(axis=0) ** 2 / (n - size)
-            total[position] += (hat / np.maximum(1 - hat, 1e-9)) @ (1 + outside) / (1 + 1 / (n - size))
+        start = 0
+        for factors in np.array_split(shrink, -(-shrink.shape[0] * rows.size // 2**22)):
+            hat, vectors = np.linalg.eigh((rows * factors[:, None, :]) @ rows.T)
+            outside = vectors.sum(axis=1) ** 2 / (n - size)
+            kept = np.sum(hat / np.maximum(1 - hat, 1e-9) * (1 + outside), axis=1) / (1 + 1 / (n - size))
+            total[start : start + len(factors)] += kept
+            start += len(factors)
     return total / n
-
-
-def _with_jackknife(curve: DofCurve, parts: Sequence[tuple[Float, int]]) -> DofCurve:
-    """The curve with the delete-a-group jackknife error of (b) at its levels: sqrt((G-1)/G sum_g (y_g - mean y)^2)."""
-    values = []
-    for lam, freedom in parts:
-        lam = np.where(lam > 1e-13 * lam.max(), lam, 0.0)
-        dof, levels = gaussian_levels(lam, np.ones_like(lam), freedom, _ridges(lam, _TRIES))
-        values.append(np.interp(curve.levels, levels, dof, left=np.nan))
-    count = len(values)
-    if count < 2:
-        return curve
-    spread = np.var(values, axis=0)
-    return replace(curve, error=np.sqrt((count - 1) * spread))

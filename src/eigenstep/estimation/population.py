@@ -17,8 +17,10 @@ from eigenstep.estimation.curve import (
     dof_from_parts,
     dof_from_samples,
     dof_from_spectrum,
+    group_labels,
     noise_covariance,
     resolvable,
+    with_deviations,
 )
 from eigenstep.moments import Accumulator, GramMoments, Moments
 from eigenstep.spectrum import RankWarning, Spectrum
@@ -26,6 +28,8 @@ from eigenstep.spectrum import RankWarning, Spectrum
 _ATOMS = 200
 _REACH = 1e-3
 """Atoms reach down to this fraction of the lowest level, for variance that is felt only as a sum."""
+_DRAWS = 64
+_NORMAL_95 = 1.959964
 _MODEL_ERROR = 1e-4
 """Relative error granted to the theory itself; without it, rounding decides."""
 
@@ -39,9 +43,9 @@ class Population:
         dof_hat(kappa_k) = sum_j M_j t_j/(t_j + kappa_k) + error,    cov(error) from `noise_covariance`
 
     with the dimension and trace kept. The kernel is the planner's own: grids see a spectrum through smooth functions of
-    lambda/(lambda + sigma^2), so what this fit cannot resolve, a plan does not need. Each of `replicates` is fitted to a
-    curve drawn from the first fit with its noise (a parametric bootstrap); `spectrum` is their mean, which is smooth where
-    the data leave it open and sharp where they do not.
+    lambda/(lambda + sigma^2), so what this fit cannot resolve, a plan does not need. `spectrum` is
+    the mean of fits to curves drawn from the first fit with its noise (a parametric bootstrap): smooth where the data leave
+    it open, sharp where they do not.
 
     The idea of inverting the Marchenko-Pastur equation on a grid is El Karoui's (Ann. Statist. 36 (2008) 2757); the real
     axis, the noise covariance and the left-out samples are not.
@@ -51,12 +55,16 @@ class Population:
     spectrum : Spectrum
         At most 200 eigenvalues with real multiplicities; `n_samples`, `item_shape` and provenance are kept.
     replicates : tuple of Spectrum
-        Equally plausible ones: their plans' spread is the plan's uncertainty.
+        What else it might have been, for `half_width`: the fits to the drawn curves, or, from samples, the estimates without
+        each of some ten groups of them (a delete-a-group jackknife).
+    spread : float
+        Factor from the replicates' standard deviation to the standard error. For drawn curves `inflation`; for G groups left
+        out (G-1)/sqrt(G), and Student's quantile over the normal one, since G is small.
     curve : DofCurve
         What was fitted.
     inflation : float
-        Standard error of the curve over that of independent Gaussian samples, at the level where it is largest; 1.0 where
-        it was not measured, or is nowhere larger.
+        Standard error of the curve over that of independent Gaussian samples, root mean square over its levels, by jackknife;
+        1.0 where it was not measured, or is less.
     resolution : float
         Noise level sigma below which the samples say nothing of single eigenvalues, only of their sum; data units. The
         spectrum below resolution^2 is one of many that would do.
@@ -77,6 +85,7 @@ class Population:
 
     spectrum: Spectrum
     replicates: tuple[Spectrum, ...]
+    spread: float
     curve: DofCurve
     inflation: float
     resolution: float
@@ -110,11 +119,28 @@ class Population:
         wanted = real_array(ranks, "ranks")
         if wanted.size and not 1 <= wanted.min() <= wanted.max() <= self.curve.dim:
             raise ValueError(f"`ranks` must lie between 1 and {self.curve.dim:g}, got {wanted.min():g} to {wanted.max():g}.")
-        curves = np.array([_at_rank(one, wanted) for one in self.replicates])
-        low, high = np.quantile(curves, [0.025, 0.975], axis=0)
-        # The mean's own curve may leave the narrow bundle of replicates where their steps interleave.
-        middle = np.clip(_at_rank(self.spectrum, wanted), low, high)
-        return middle, low, high
+        middle = _at_rank(self.spectrum, wanted)
+        # Ranks without variance have none in any replicate.
+        curves = [np.log(np.where(middle > 0, _at_rank(one, wanted), 1.0)) for one in self.replicates]
+        half = np.exp(self.half_width(curves))
+        return middle, middle / half, middle * half
+
+    def half_width(self, values: ArrayLike) -> Float:
+        """Half the 95 % interval of a quantity, from its value on each of `replicates` (first axis).
+
+            1.96 spread (standard deviation over the replicates)
+
+        Take logarithms of quantities that are positive.
+
+        Raises
+        ------
+        ValueError
+            Not one value for each replicate.
+        """
+        given = real_array(values, "values")
+        if given.ndim == 0 or len(given) != len(self.replicates):
+            raise ValueError(f"`values` must hold one entry per replicate ({len(self.replicates)}), got shape {given.shape}.")
+        return np.asarray(_NORMAL_95 * self.spread * np.std(given, axis=0, ddof=1))
 
     @classmethod
     def from_spectrum(cls, spectrum: Spectrum, *, replicates: int = 64, seed: int = 0) -> Population:
@@ -131,23 +157,45 @@ class Population:
 
     @classmethod
     def from_samples(
-        cls, x: ArrayLike, *, groups: ArrayLike | None = None, replicates: int = 64, seed: int = 0, **record: Any
+        cls, x: ArrayLike, *, groups: ArrayLike | None = None, folds: int = 10, seed: int = 0, **record: Any
     ) -> Population:
         """From the samples: nothing is assumed of their distribution but that they (or `groups`) are independent.
 
-        Parameters as in `dof_from_samples`; `record` goes to `Spectrum.from_samples`, for its provenance.
+        Parameters
+        ----------
+        x, groups
+            As in `dof_from_samples`.
+        folds : int
+            Groups of samples that are left out in turn for the replicates: the whole estimate is made as many times more. 0,
+            or too few samples for it (fewer than 6, or 3 groups), draws curves instead, for Gaussian samples.
+        seed : int
+            For the deal of samples into folds, and for the smoothing.
+        record
+            Goes to `Spectrum.from_samples`, for its provenance.
 
         Raises
         ------
         ValueError
             As `dof_from_samples` and `Spectrum.from_samples` do.
         """
-        curve = dof_from_samples(x, groups=groups, seed=seed)
+        folds = integer(folds, "folds", minimum=0)
+        rows = np.asarray(x)
+        curve = dof_from_samples(rows, groups=groups)
         with warnings.catch_warnings():
             # The want of samples is what is being mended.
             warnings.simplefilter("ignore", RankWarning)
-            seen = Spectrum.from_samples(x, **record)
-        return cls._fitted(curve, seen, replicates, seed)
+            seen = Spectrum.from_samples(rows, **record)
+        labels = np.arange(len(rows)) if groups is None else group_labels(groups, len(rows))
+        kinds = int(labels.max()) + 1
+        if folds < 2 or kinds < (6 if groups is None else 3):
+            return cls._fitted(curve, seen, _DRAWS, seed)
+        fold_of = np.random.default_rng(seed).permutation(kinds) % min(folds, kinds)
+        others = []
+        for fold in range(min(folds, kinds)):
+            kept = fold_of[labels] != fold
+            others.append(dof_from_samples(rows[kept], groups=None if groups is None else labels[kept]))
+        curve = with_deviations(curve, [(other.dof, other.levels) for other in others])
+        return cls._fitted(curve, seen, _DRAWS, seed, others)
 
     @classmethod
     def from_parts(cls, parts: Sequence[Moments], *, replicates: int = 64, seed: int = 0) -> Population:
@@ -171,31 +219,42 @@ class Population:
     def from_moments(cls, moments: Accumulator, *, replicates: int = 64, seed: int = 0) -> Population:
         """From one accumulator: a Gram form still holds its samples, of the others only the spectrum is left.
 
+        `replicates` matters to the latter.
+
         Raises
         ------
         ValueError
             As `from_samples` or `from_spectrum` do; a stationary form.
         """
         if isinstance(moments, GramMoments):
-            items = moments.items.reshape(-1, *moments.item_shape)
-            return cls.from_samples(items, replicates=replicates, seed=seed)
+            return cls.from_samples(moments.items.reshape(-1, *moments.item_shape), seed=seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RankWarning)
             seen = moments.spectrum()
         return cls.from_spectrum(seen, replicates=replicates, seed=seed)
 
     @classmethod
-    def _fitted(cls, curve: DofCurve, seen: Spectrum, replicates: int, seed: int) -> Population:
+    def _fitted(
+        cls, curve: DofCurve, seen: Spectrum, replicates: int, seed: int, others: Sequence[DofCurve] = ()
+    ) -> Population:
+        """From a curve, and from those of the samples without each fold, where they were made."""
         replicates = integer(replicates, "replicates", minimum=2)
-        atoms = np.geomspace(_REACH * curve.levels[0], 1.3 * curve.largest, _ATOMS)
-        fit = _Fit(curve, atoms)
-        noise = _balanced_normals(np.random.default_rng(seed), replicates, fit.levels.size)
-        draws = [fit.replicate(row) for row in noise]
         record = {"estimated": f"population spectrum from {seen.n_samples} samples: {curve.method}"}
         seen = replace(seen, provenance={**seen.provenance, **record})
+        fit = _Fit(curve)
+        draws = fit.draws(replicates, seed)
+        if others:
+            count = len(others)
+            fits = [_Fit(other) for other in others]
+            again = [_spectrum(np.mean(one.draws(replicates, seed), axis=0), one, seen) for one in fits]
+            spread = (count - 1) / np.sqrt(count) * _student_95(count - 1) / _NORMAL_95
+        else:
+            again = [_spectrum(draw, fit, seen) for draw in draws]
+            spread = fit.inflation
         return cls(
-            spectrum=_spectrum(np.mean(draws, axis=0), atoms, curve, seen),
-            replicates=tuple(_spectrum(draw, atoms, curve, seen) for draw in draws),
+            spectrum=_spectrum(np.mean(draws, axis=0), fit, seen),
+            replicates=tuple(again),
+            spread=float(spread),
             curve=curve,
             inflation=fit.inflation,
             resolution=float(np.sqrt(curve.levels[0])),
@@ -205,36 +264,36 @@ class Population:
 class _Fit:
     """Nonnegative least squares of multiplicities on `atoms`, whitened by the noise of the curve."""
 
-    def __init__(self, curve: DofCurve, atoms: Float) -> None:
+    def __init__(self, curve: DofCurve) -> None:
+        atoms = np.geomspace(_REACH * curve.levels[0], 1.3 * curve.largest, _ATOMS)
         self.atoms = atoms
+        self.zeros = curve.zeros
         self.dim = curve.dim - curve.zeros
         self.trace = curve.trace
         levels, dof = curve.levels, curve.dof
-        error = np.full_like(dof, np.nan) if curve.error is None else curve.error
         design = atoms / (atoms + levels[:, None])
         first = self._solve(design * (100 / np.sqrt(dof))[:, None], 100 * np.sqrt(dof), self.trace)
         usable = resolvable(atoms, first, curve.freedom, levels)
         # The highest levels are always usable: a curve cannot be lost whole.
         usable[-8:] = True
         self.levels, self.dof, self.design = levels[usable], dof[usable], design[usable]
-        error = error[usable]
         self.multiplicities = first
-        self.inflation = 1.0
         for _ in range(2):
             covariance = noise_covariance(atoms, self.multiplicities, curve.freedom, self.levels)
-            if np.isfinite(error).any():
-                factor = _inflation(error, np.sqrt(covariance.diagonal()))
-                covariance *= np.outer(factor, factor)
-                self.inflation = float(factor.max())
             covariance += np.diag((_MODEL_ERROR * self.dof) ** 2)
             self.root = np.linalg.cholesky(covariance)
             self.whiten = np.linalg.inv(self.root)
             self.multiplicities = self._solve(self.whiten @ self.design, self.whiten @ self.dof, self.trace)
+        ratio = float(np.mean(np.sum(curve.deviations[:, usable] ** 2, axis=0) / covariance.diagonal()))
+        self.inflation = max(ratio, 1.0) ** 0.5
 
-    def replicate(self, normals: Float) -> Float:
-        """Multiplicities fitted to a curve drawn from the fit; the trace moves with the curve's upper end."""
-        noise = self.root @ normals
-        # Far above the largest eigenvalue dof = trace / kappa.
+    def draws(self, count: int, seed: int) -> list[Float]:
+        """Multiplicities fitted to curves drawn from the fit."""
+        normals = _balanced_normals(np.random.default_rng(seed), count, self.levels.size)
+        return [self._replicate(self.root @ row) for row in normals]
+
+    def _replicate(self, noise: Float) -> Float:
+        # Far above the largest eigenvalue dof = trace / kappa: the trace moves with the curve's upper end.
         trace = max(self.trace + self.levels[-1] * float(noise[-1]), 0.1 * self.trace)
         drawn = self.design @ self.multiplicities + noise
         return self._solve(self.whiten @ self.design, self.whiten @ drawn, trace)
@@ -249,18 +308,6 @@ class _Fit:
         return np.asarray(found / scale)
 
 
-def _inflation(measured: Float, gaussian: Float) -> Float:
-    """Measured over Gaussian standard error at each level, smoothed over nine levels and at least 1.
-
-    The jackknife has some ten degrees of freedom, too few to believe that samples vary less than Gaussian ones.
-    """
-    known = np.flatnonzero(np.isfinite(measured))
-    square = np.interp(np.arange(measured.size), known, (measured[known] / gaussian[known]) ** 2)
-    padded = np.pad(square, 4, mode="edge")
-    smooth: Float = np.sqrt(np.maximum(np.convolve(padded, np.full(9, 1 / 9), mode="valid"), 1.0))
-    return smooth
-
-
 def _balanced_normals(rng: np.random.Generator, count: int, size: int) -> Float:
     """Standard normal rows whose sample mean is zero and, where there are enough, whose sample covariance is exact.
 
@@ -273,14 +320,14 @@ def _balanced_normals(rng: np.random.Generator, count: int, size: int) -> Float:
     return normals
 
 
-def _spectrum(multiplicities: Float, atoms: Float, curve: DofCurve, seen: Spectrum) -> Spectrum:
+def _spectrum(multiplicities: Float, fit: _Fit, seen: Spectrum) -> Spectrum:
     """Atoms with a share worth keeping, the known zeros, exact dimension and trace kept, and the mean's energy."""
-    kept = multiplicities > 1e-9 * curve.dim
-    m, lam = multiplicities[kept][::-1], atoms[kept][::-1]
+    kept = multiplicities > 1e-9 * fit.dim
+    m, lam = multiplicities[kept][::-1], fit.atoms[kept][::-1]
     # The firm rows hold to 1e-4 or so: the rest is put right by scaling.
-    m = m * ((curve.dim - curve.zeros) / m.sum())
-    if curve.zeros > 0:
-        lam, m = np.append(lam, 0.0), np.append(m, curve.zeros)
+    m = m * (fit.dim / m.sum())
+    if fit.zeros > 0:
+        lam, m = np.append(lam, 0.0), np.append(m, fit.zeros)
     # The atoms are no directions of the data: they have no eigenvectors.
     return replace(
         seen,
@@ -291,6 +338,12 @@ def _spectrum(multiplicities: Float, atoms: Float, curve: DofCurve, seen: Spectr
         mean=None,
         basis=None,
     )
+
+
+def _student_95(freedom: int) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, 0.975))
 
 
 def _at_rank(spectrum: Spectrum, ranks: Float) -> Float:
