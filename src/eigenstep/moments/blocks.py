@@ -10,6 +10,7 @@ so no large mean ever cancels, and a block and another accumulator are joined by
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +21,12 @@ from numpy.typing import NDArray
 from eigenstep._checks import Float
 from eigenstep._scatter import column_sums, refuse_large
 from eigenstep.moments.accumulator import Accumulator
+
+
+def threads() -> int:
+    """Threads to work on a block: the cores there are, or OMP_NUM_THREADS of them, as for the BLAS."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, int(asked)) if asked.isdigit() else os.cpu_count() or 1
 
 
 class BlockAccumulator(Accumulator):

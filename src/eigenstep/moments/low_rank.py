@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from eigenstep._checks import Float, integer
 from eigenstep._scatter import add_lower, add_outer_lower, column_sums, lower_product, mirror
-from eigenstep.moments.blocks import BlockAccumulator
+from eigenstep.moments.blocks import BlockAccumulator, threads
 from eigenstep.moments.density import ProbedSpectrum, resolved_density
 from eigenstep.spectrum import JSON, Spectrum
 
@@ -101,7 +101,8 @@ class LowRankMoments(BlockAccumulator):
         Parameters
         ----------
         basis : how many leading eigenvectors to keep; at most as many as stand clear of the rest.
-        provenance : recorded in the spectrum, with the number of leading eigenvalues and the level `resolved`.
+        provenance : recorded in the spectrum, with the number of `leading` eigenvalues, the level `resolved`, and
+            `estimated`, which says that the sampling error is taken out already.
 
         Raises
         ------
@@ -146,7 +147,7 @@ class LowRankMoments(BlockAccumulator):
             "probes": self.probes,
             "leading": len(leading),
             "resolved": rest.resolved,
-            "corrected_for_sampling": True,
+            "estimated": f"density of the population behind {self.probes} random probes of {n} items",
         }
         return Spectrum(
             eigenvalues=eigenvalues[order],
@@ -196,7 +197,7 @@ class LowRankMoments(BlockAccumulator):
 
         waves = np.zeros((len(probed), self.dim))
         waves[:, self._places] = probed
-        return np.asarray(fft.idct(waves, axis=1, norm="ortho", workers=2) * self._signs)
+        return np.asarray(fft.idct(waves, axis=1, norm="ortho", workers=threads()) * self._signs)
 
     def _probe(self, rows: NDArray[Any]) -> NDArray[Any]:
         """U x for every row x, (m, probes)."""
@@ -205,7 +206,7 @@ class LowRankMoments(BlockAccumulator):
         out = np.empty((len(rows), self.probes), rows.dtype)
         signs = self._signs.astype(rows.dtype)
         for start in range(0, len(rows), 32):
-            waves = fft.dct(rows[start : start + 32] * signs, axis=1, norm="ortho", workers=2)
+            waves = fft.dct(rows[start : start + 32] * signs, axis=1, norm="ortho", workers=threads())
             np.take(waves, self._places, axis=1, out=out[start : start + 32])
         return out
 

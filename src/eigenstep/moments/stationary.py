@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from eigenstep._checks import Float, choice, integer
 from eigenstep.fourier import FourierBasis, half_plane
 from eigenstep.moments.accumulator import PRECISIONS
-from eigenstep.moments.blocks import BlockAccumulator
+from eigenstep.moments.blocks import BlockAccumulator, threads
 from eigenstep.spectrum import JSON, Spectrum
 
-_BLOCK_NUMBERS = 2**20  # 4 or 8 MiB: larger blocks leave the cache, smaller ones cost calls
+_BLOCK_NUMBERS = 2**21  # 8 MiB: larger blocks leave the cache, smaller ones cost calls
 WINDOWS = ("none", "hann")
 
 
@@ -149,14 +149,24 @@ class StationaryMoments(BlockAccumulator):
         items = rows.reshape(len(rows), self._channels, *self._sides)
         if weights is not None:
             items = items * weights.astype(rows.dtype)
-        waves: NDArray[Any] = fft.rfftn(items, axes=self._axes, workers=2 if len(rows) > 1 else 1)
+        waves: NDArray[Any] = fft.rfftn(items, axes=self._axes)
         by_place: NDArray[Any] = waves.reshape(len(rows), self._channels, -1).transpose(0, 2, 1)
         return by_place
 
     def _absorb(self, centred: NDArray[Any]) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
+        # Always the same four parts, so that the sums do not depend on the number of threads.
+        parts = [part for part in np.array_split(centred, 4) if len(part)]
+        with ThreadPoolExecutor(min(threads(), len(parts))) as pool:
+            for powers in pool.map(self._powers_of, parts):
+                self._powers += powers
+
+    def _powers_of(self, centred: NDArray[Any]) -> NDArray[Any]:
         # Frequencies first: the products over channels are then one small matrix product for each.
         waves = np.ascontiguousarray(self._transform(centred, self._weights).transpose(1, 2, 0))
-        self._powers += waves @ waves.conj().transpose(0, 2, 1)
+        powers: NDArray[Any] = waves @ waves.conj().transpose(0, 2, 1)
+        return powers
 
     def _between(self, difference: Float, weight: float) -> None:
         waves = self._transform(difference[None], self._weights)[0]
