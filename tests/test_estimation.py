@@ -314,9 +314,21 @@ def test_at_rank_brackets_the_truth():
     population = Population.from_spectrum(sample_spectrum(normal_samples(POWER, 100)))
     ranks = np.array([1, 3, 10, 30])
     middle, low, high = population.at_rank(ranks)
+    assert np.all(np.diff(low) <= 0)
+    assert np.all(np.diff(high) <= 0)
     assert np.all((low <= middle) & (middle <= high))
     inside = (low <= POWER[ranks - 1]) & (POWER[ranks - 1] <= high)
     assert inside.sum() >= 3  # 95 % intervals
+
+
+def test_pixels_constant_in_some_folds_only():
+    # One sample alone varies there: without it the direction is known to be constant.
+    x = np.hstack([normal_samples(POWER[:50], 20), np.zeros((20, 30))])
+    x[3, 50:] = 0.1
+    middle, low, high = Population.from_samples(x).at_rank(np.arange(1, 81))
+    assert np.isfinite(middle).all()
+    assert np.isfinite(high).all()
+    assert np.all(low <= middle)
 
 
 def test_the_same_seed_gives_the_same_population():

@@ -360,7 +360,8 @@ def eigenvalue_interval(
     x, middle, low, high = x[keep], middle[keep], low[keep], high[keep]
 
     ax = _axes(ax)
-    top = high.max()
+    seen = middle >= resolution**2
+    top = float(high[seen].max()) if seen.any() else float(high.max())
     if sample is not None:
         positive = sample.eigenvalues > 0
         places = np.maximum(np.cumsum(sample.multiplicities[positive]), 1.0)
@@ -368,7 +369,6 @@ def eigenvalue_interval(
         ax.plot(places, values, color=SUBDUED, linewidth=1.3, zorder=2)
         top = max(top, values.max())
     ax.fill_between(x, np.maximum(low, 1e-300), high, color=OURS, alpha=0.18, linewidth=0, zorder=1)
-    seen = middle >= resolution**2
     ax.plot(x[seen], middle[seen], color=OURS, linewidth=2.4, zorder=3)
     if not seen.all():
         # The dots begin where the line ends.
@@ -389,7 +389,8 @@ def eigenvalue_interval(
     ax.set_xlabel("rank")
     ax.set_ylabel("eigenvalue λ, in squared units of the data")
     _title(ax, title)
-    if sample is not None:
+    if sample is not None and places[-1] < 0.9 * x[-1]:
+        # A sample that reaches the last rank runs along the estimate; one that ends before needs its name.
         _label_below(ax, "sample", SUBDUED, (float(places[-1]), max(float(values[-1]), 1.3 * lowest)))
     # The name belongs where the curve leaves the axes, be it at the right or at the bottom.
     inside = middle >= 1.3 * lowest

@@ -289,7 +289,8 @@ def _remarks(found: Findings) -> list[str]:
             f"Planned from the sample's eigenvalues as they are, a level would be off by {_percent(found.raw_move)}."
         )
     if found.population is not None:
-        remarks.append(f"Estimated from {found.population.curve.method}.")
+        less = " Heavy tails, or samples that depend on each other, would make all this less sure than it says."
+        remarks.append(f"Estimated from {found.population.curve.method}.{'' if found.population.measured else less}")
         if found.population.inflation > 1.2:
             remarks.append(
                 f"The samples vary {found.population.inflation:.1f} times as much as independent Gaussian ones would "

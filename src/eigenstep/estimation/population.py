@@ -91,6 +91,11 @@ class Population:
     resolution: float
 
     @property
+    def measured(self) -> bool:
+        """Whether the uncertainty was measured on samples or parts left out, and not derived for Gaussian samples."""
+        return len(self.curve.deviations) > 0
+
+    @property
     def noise_floor(self) -> float:
         """A floor tau for `kl` that these samples support: the larger of `spectrum.std` and `resolution`; data units.
 
@@ -100,7 +105,7 @@ class Population:
         return max(self.spectrum.std, self.resolution)
 
     def at_rank(self, ranks: ArrayLike) -> tuple[Float, Float, Float]:
-        """Eigenvalue of each rank (1 for the largest), and its 95 % interval over the replicates; squared data units.
+        """Eigenvalue of each rank (1 for the largest), and its 95 % interval; squared data units. `ranks` is (k,).
 
         Eigenvalues are interpolated, logarithm against rank, between the middles of the atoms' shares.
 
@@ -116,14 +121,20 @@ class Population:
         >>> bool(np.all(low < middle) and np.all(middle < high))
         True
         """
-        wanted = real_array(ranks, "ranks")
+        wanted = real_array(ranks, "ranks", ndim=1)
         if wanted.size and not 1 <= wanted.min() <= wanted.max() <= self.curve.dim:
             raise ValueError(f"`ranks` must lie between 1 and {self.curve.dim:g}, got {wanted.min():g} to {wanted.max():g}.")
         middle = _at_rank(self.spectrum, wanted)
-        # Ranks without variance have none in any replicate.
-        curves = [np.log(np.where(middle > 0, _at_rank(one, wanted), 1.0)) for one in self.replicates]
+        # A replicate may know more directions to be without variance; no eigenvalue is told from one so far below.
+        least = _REACH * self.resolution**2
+        curves = [np.log(np.maximum(_at_rank(one, wanted), least)) for one in self.replicates]
         half = np.exp(self.half_width(curves))
-        return middle, middle / half, middle * half
+        low, high = middle / half, middle * half
+        # Eigenvalues descend: what bounds one from above bounds all that follow, and from below all before.
+        order = np.argsort(wanted, kind="stable")
+        high[order] = np.minimum.accumulate(high[order])
+        low[order[::-1]] = np.maximum.accumulate(low[order[::-1]])
+        return middle, low, high
 
     def half_width(self, values: ArrayLike) -> Float:
         """Half the 95 % interval of a quantity, from its value on each of `replicates` (first axis).
