@@ -90,6 +90,7 @@ def test_progress_counts_all_workers(address, stored) -> None:
     assert len(told) > 2
     assert all(done <= 4000 == total for done, total in told)
     assert told == sorted(told)
+    assert any(1000 < done < 4000 for done, _ in told)  # a group alone has 500
 
 
 def test_shares_work_on_clusters_too(address, stored) -> None:
