@@ -34,7 +34,7 @@ from eigenstep.optimal.objective import GridObjective
 SOURCE = Spectrum.from_eigenvalues([50.0, 2.0, 1.0, 0.3, 1e-3], multiplicities=[1, 3, 10, 30, 60])
 ONE = Spectrum.from_eigenvalues([0.3])
 GAMMA = 0.3**0.5
-MULTISTEP = [name for name, solver in SOLVERS.items() if solver.memory]
+DETERMINISTIC_MULTISTEP = [name for name, solver in SOLVERS.items() if solver.memory and not solver.stochastic]
 
 
 # ---------------------------------------------------------------------------------------------------- tangent law
@@ -297,12 +297,15 @@ def test_the_prior_start_moves_the_grid_only_through_the_mean_and_sigma_max():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("solver", ["ddim", "heun", "dpm_2", "dpmpp_2s", "ddim_eta", "dpmpp_2m"])
+@pytest.mark.parametrize("solver", ["ddim", "heun", "dpm_2", "dpmpp_2s", "ddim_eta", *DETERMINISTIC_MULTISTEP])
 @pytest.mark.parametrize("zoo", zoo_names())
 def test_fifty_random_restarts_find_nothing_better(solver, zoo):
-    """0.1 % is the promise. `benchmarks/optimality.py` names the few cases of other multistep solvers where it is not kept."""
+    """0.1 %, wherever one minimum is the rule: one-step solvers, and the local objective of deterministic multistep ones.
+
+    End to end, multistep solvers have many minima; `benchmarks/optimality.py` names those that the default search misses.
+    """
     source = Spectrum.from_zoo(zoo)
-    for objective in ("w2", "kl", "local"):
+    for objective in ("local",) if SOLVERS[solver].memory else ("w2", "kl", "local"):
         for n in (4, 8):
             options = {"solver": solver, "objective": objective}
             found = optimal_grid(source, n, 0.002, 80.0, **options).value
