@@ -128,5 +128,6 @@ if __name__ == "__main__":
 #
 # Where restarts are known to win (40 of them, multistep solvers end to end, 115 cases with n = 5, 8, 11 on cifar10, mnist, ecg;
 # about 8 of them): unipc3 w2 n = 11 on cifar10 (2.78 times better) and mnist (1.35), unipc2 w2 n = 11 on mnist (1.60),
-# unipc3 w2 n = 8 on mnist (1.09), dpmpp_2m w2 n = 8 on digits (1.75), deis3 w2 n = 5 on mnist (1.02), ipndm4 kl n = 8 on ecg (1.01); and, with 30 restarts,
-# dpmpp_2m_sde local on mnist, n = 4 (1.35) and n = 12 (1.08). `optimal_grid(..., restarts=50)` finds those.
+# unipc3 w2 n = 8 on mnist (1.09), deis3 w2 n = 5 on mnist (1.02), ipndm4 kl n = 8 on ecg (1.01); with 50 restarts, dpmpp_2m
+# w2 n = 8 on digits (1.75); with 30, dpmpp_2m_sde local on mnist, n = 4 (1.35) and n = 12 (1.08).
+# `optimal_grid(..., restarts=50)` finds those.
