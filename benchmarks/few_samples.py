@@ -159,3 +159,111 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+# Measured 2026-11-22, 2 cores of an AMD EPYC, other work on the machine:
+# largest move of a planned level, % (rms over 6 seeds), and the largest cost, %; n = d/4
+#                                     ddim w2  ddim kl    2m w2    2m kl     cost  sure
+# power law 1, d = 4096, n = 1024
+#     sample as it is                   88.53    49.89    93.75    42.53    61.56
+#     linear shrinkage                  22.72    42.12    19.93    35.87    10.85
+#     nonlinear shrinkage               10.28    14.77     4.93    13.68     2.24
+#     population (from_spectrum)         2.79     0.68     3.02     1.78     0.18     100 %
+#     known directions (the limit)       1.95     0.67     1.71     1.75     0.08
+# power law 1.5, d = 4096, n = 1024
+#     sample as it is                   32.62     2.55    35.01     3.12     3.00
+#     linear shrinkage                  23.14     2.19    24.28     3.71     1.80
+#     nonlinear shrinkage               39.33     3.92    29.44     3.50     3.21
+#     population (from_spectrum)         2.44     1.18     2.93     2.61     0.32     100 %
+#     known directions (the limit)       2.45     1.18     2.86     2.63     0.31
+# power law 2, d = 4096, n = 1024
+#     sample as it is                    2.65     1.50     2.98     2.58     0.54
+#     linear shrinkage                   3.36     1.52     4.79     2.61     0.50
+#     nonlinear shrinkage               82.08    63.24    80.88    76.78  1169.24
+#     population (from_spectrum)         2.52     1.50     2.85     2.58     0.52     100 %
+#     known directions (the limit)       2.54     1.50     2.86     2.60     0.53
+# power law 3, d = 4096, n = 1024
+#     sample as it is                    2.49     1.67     2.32     2.24     0.99
+#     linear shrinkage                   2.52     1.68     2.53     2.25     0.93
+#     nonlinear shrinkage               99.29    97.99    98.95    98.89 32375.14
+#     population (from_spectrum)         2.48     1.68     2.33     2.27     0.95     100 %
+#     known directions (the limit)       2.48     1.67     2.31     2.24     0.98
+# 5 spikes on noise, d = 4096, n = 1024
+#     sample as it is                   86.09    84.75   645.49   532.87   826.06
+#     linear shrinkage                  36.18    76.12   188.10   477.73   750.03
+#     nonlinear shrinkage                3.20     0.83     4.05     3.45     0.23
+#     population (from_spectrum)         2.74     0.65     5.07     4.54     0.32     100 %
+#     known directions (the limit)       2.73     0.65     4.74     3.10     0.27
+# two levels, d = 4096, n = 1024
+#     sample as it is                  103.31     5.30   302.09   300.33   377.21
+#     linear shrinkage                  31.31    49.49   158.06   152.23   390.65
+#     nonlinear shrinkage               13.69    28.79    36.57    91.68   152.82
+#     population (from_spectrum)         0.15     0.29     0.91     2.94     0.51     100 %
+#     known directions (the limit)       0.13     0.13     0.83     2.90     0.27
+# cifar10, d = 3072, n = 768
+#     sample as it is                   20.84     9.13    22.24     8.15     2.57
+#     linear shrinkage                   2.68     7.29    15.31     6.58     1.91
+#     nonlinear shrinkage               23.17     5.79    29.00    14.47    22.57
+#     population (from_spectrum)         1.86     0.55     1.55     1.56     0.22     100 %
+#     known directions (the limit)       1.90     0.56     1.63     1.62     0.23
+# fashion-mnist, d = 784, n = 196
+#     sample as it is                   70.09    22.66    71.69    16.93    26.16
+#     linear shrinkage                   8.49    12.85     5.70     9.82     2.07
+#     nonlinear shrinkage               14.85    16.23    12.62    14.84     4.70
+#     population (from_spectrum)         4.17     1.84     6.05     4.78     1.42      97 %
+#     known directions (the limit)       4.20     1.85     5.73     4.78     1.52
+# mnist, d = 784, n = 196
+#     sample as it is                   50.26    17.59    55.23    18.33    18.91
+#     linear shrinkage                  23.53    20.93    19.54    21.64     6.87
+#     nonlinear shrinkage               23.71    15.73    18.65    16.12     4.70
+#     population (from_spectrum)         3.10     1.34     4.20     2.21     0.36      98 %
+#     known directions (the limit)       2.31     1.14     2.78     2.60     0.32
+# ecg, d = 512, n = 128
+#     sample as it is                   31.26    15.79    33.40    19.97     9.70
+#     linear shrinkage                  33.07    28.10    32.59    29.22    13.05
+#     nonlinear shrinkage               35.26    13.61    32.07    14.53    13.28
+#     population (from_spectrum)         3.05     1.88     5.94     2.85     0.88      93 %
+#     known directions (the limit)       2.68     1.57     3.13     3.30     0.42
+# speech, d = 4096, n = 1024
+#     sample as it is                   23.30    10.91    25.70    13.70     4.98
+#     linear shrinkage                  40.05    33.61    40.61    36.30    18.06
+#     nonlinear shrinkage               41.22     6.67    40.64     8.33    16.44
+#     population (from_spectrum)         0.63     0.17     1.45     0.59     0.03     100 %
+#     known directions (the limit)       0.42     0.18     0.56     0.55     0.01
+#
+# real data against all of it
+# mnist, d = 784, n = 196 of 60000
+#     sample as it is                   52.52    19.49    56.49    19.94    19.29
+#     linear shrinkage                  23.51    21.20    19.82    22.18     7.30
+#     eigenvalues only (from_spectrum)    16.33     1.10    23.08     1.60     4.59
+#     population (from_samples)          3.41     1.25     3.42     1.88     0.34     100 %
+#     known directions (the limit)       1.68     1.02     1.68     1.60     0.09
+# fashion_mnist, d = 784, n = 196 of 60000
+#     sample as it is                   76.62    27.35    77.45    22.15    30.26
+#     linear shrinkage                   6.58    18.73     5.03    15.26     2.81
+#     eigenvalues only (from_spectrum)    30.59     5.08    36.07     3.56     9.03
+#     population (from_samples)          3.78     2.67     4.16     3.68     0.57      98 %
+#     known directions (the limit)       2.90     1.27     3.73     2.91     0.45
+# ecg512, d = 512, n = 128 of 2315
+#     sample as it is                   85.15    47.89    78.13    72.34    76.37
+#     linear shrinkage                  48.11    44.35    39.84    37.30   100.79
+#     eigenvalues only (from_spectrum)    73.57    40.71    70.30    65.73    68.43
+#     population (from_samples)         24.54    15.85    28.33    26.19    28.52      92 %
+#     known directions (the limit)      32.71    20.30    30.31    27.98    24.46
+#
+# eigenstep 0.1.0, numpy 2.4.6, x86_64, 2 cores
+#
+# --dim 16384 --seeds 2 --only "power law 1.5" "power law 2":
+# largest move of a planned level, % (rms over 2 seeds), and the largest cost, %; n = d/4
+#                                     ddim w2  ddim kl    2m w2    2m kl     cost  sure
+# power law 1.5, d = 16384, n = 4096
+#     sample as it is                    6.24     1.81     9.31     2.66     0.23
+#     linear shrinkage                   4.45     2.02     7.53     2.75     0.17
+#     nonlinear shrinkage               76.68    39.16    72.80    60.57   167.91
+#     population (from_spectrum)         1.69     0.68     2.36     1.94     0.10     100 %
+#     known directions (the limit)       1.68     0.68     2.29     1.85     0.09
+# power law 2, d = 16384, n = 4096
+#     sample as it is                    1.70     1.00     2.07     1.98     0.18
+#     linear shrinkage                   1.64     0.96     2.03     1.95     0.18
+#     nonlinear shrinkage               96.10    86.22    95.59    94.95  4437.98
+#     population (from_spectrum)         1.69     0.99     2.05     1.96     0.18      95 %
+#     known directions (the limit)       1.68     0.99     2.05     1.97     0.18
