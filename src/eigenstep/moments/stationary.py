@@ -16,6 +16,7 @@ from eigenstep.moments.blocks import BlockAccumulator, threads
 from eigenstep.spectrum import JSON, Spectrum
 
 _BLOCK_NUMBERS = 2**21  # 8 MiB: larger blocks leave the cache, smaller ones cost calls
+_FEW_CHANNELS = 4
 WINDOWS = ("none", "hann")
 
 
@@ -163,9 +164,21 @@ class StationaryMoments(BlockAccumulator):
                 self._powers += powers
 
     def _powers_of(self, centred: NDArray[Any]) -> NDArray[Any]:
-        # Frequencies first: the products over channels are then one small matrix product for each.
-        waves = np.ascontiguousarray(self._transform(centred, self._weights).transpose(1, 2, 0))
-        powers: NDArray[Any] = waves @ waves.conj().transpose(0, 2, 1)
+        waves = self._transform(centred, self._weights)
+        if self._channels > _FEW_CHANNELS:
+            # Frequencies first: the products over channels are then one matrix product for each.
+            columns = np.ascontiguousarray(waves.transpose(1, 2, 0))
+            products: NDArray[Any] = columns @ columns.conj().transpose(0, 2, 1)
+            return products
+        # Matrices of a few channels are too small for that: one pair of channels at a time, for all frequencies.
+        real, imaginary = (np.ascontiguousarray(part.transpose(2, 0, 1)) for part in (waves.real, waves.imag))
+        powers = np.empty(waves.shape[1:] + waves.shape[2:], dtype=waves.dtype)
+        for c in range(self._channels):
+            for d in range(c + 1):
+                across = _dot(real[c], real[d]) + _dot(imaginary[c], imaginary[d])
+                turned = _dot(imaginary[c], real[d]) - _dot(real[c], imaginary[d]) if d < c else 0.0
+                powers[:, c, d] = across + 1j * turned
+                powers[:, d, c] = across - 1j * turned
         return powers
 
     def _between(self, difference: Float, weight: float) -> None:
@@ -180,6 +193,11 @@ class StationaryMoments(BlockAccumulator):
 
     def _set_sums(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         self._powers = np.array(arrays["powers"], dtype=np.complex128)
+
+
+def _dot(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+    """Sum of products over the items, for every frequency."""
+    return np.asarray(np.einsum("mk,mk->k", a, b))
 
 
 def _hann(sides: tuple[int, ...]) -> Float:
