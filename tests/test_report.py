@@ -99,7 +99,7 @@ def test_the_page_says_them(page, found):
         found.noise.sentence,
         "Of the data: Few & far.",
         "Measured by eigenstep spectrum x",
-        f"kl, noise floor {found.noise_floor:.2g}",
+        f"kl, noise floor {found.noise_floor:.2g}",  # below 100
         ", ".join(f"{sigma:.4g}" for sigma in found.goals[0].sigmas),
         f"{found.goals[0].baselines[0].name}, {found.goals[0].baselines[0].value / found.goals[0].value:.2f} × the error",
     ):
@@ -160,6 +160,14 @@ def test_without_a_population_it_says_why(spectrum, verdict, tmp_path):
     assert found.title == "Spectrum"
     assert found.goals[0].gamma > 0
     assert "95 % intervals" not in (tmp_path / "exact.html").read_text(encoding="utf-8")
+
+
+def test_values_in_other_units_than_the_models_are_noticed(tmp_path):
+    raw = Spectrum.from_eigenvalues(2000.0**2 * LAM)
+    spectrum_report(raw, tmp_path / "raw.html", steps=2)
+    text = " ".join("".join(read((tmp_path / "raw.html").read_text(encoding="utf-8")).text).split())
+    assert "These plans start at σ = 80.0, below the data's largest standard deviation of 6,000: bring" in text
+    assert "e+03" not in text
 
 
 def test_refusals(tmp_path):

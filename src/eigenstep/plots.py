@@ -391,7 +391,9 @@ def eigenvalue_interval(
     _title(ax, title)
     if sample is not None and places[-1] < 0.9 * x[-1]:
         # A sample that reaches the last rank runs along the estimate; one that ends before needs its name.
-        _label_below(ax, "sample", SUBDUED, (float(places[-1]), max(float(values[-1]), 1.3 * lowest)))
+        # A tenth of the height above the axis at least, so that the name stays clear of it.
+        at = np.flatnonzero(values >= lowest * (2.0 * top / lowest) ** 0.1)[-1]
+        _label_below(ax, "sample", SUBDUED, (float(places[at]), float(values[at])))
     # The name belongs where the curve leaves the axes, be it at the right or at the bottom.
     inside = middle >= 1.3 * lowest
     _label_ends(ax, [("population", OURS, x[inside], middle[inside])])

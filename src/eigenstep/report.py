@@ -139,7 +139,7 @@ def findings(
     ends = (steps, sigma_min, sigma_max)
     wanted: dict[str, dict[str, Any]] = {
         "w2": {},
-        f"kl, noise floor {floor:.2g}": {"objective": "kl", "noise_floor": floor},
+        f"kl, noise floor {_two(floor)}": {"objective": "kl", "noise_floor": floor},
         "DPM-Solver++(2M)": {"solver": "dpmpp_2m", "objective": "local"},
     }
     named = catalogue_grids(*ends, final=0.0, spectrum=best)
@@ -276,12 +276,18 @@ def _facts(found: Findings) -> list[tuple[str, str, str]]:
     remark = "the standard deviation"
     if found.noise_floor > best.std:
         remark = "the finest level that the samples resolve"
-    facts.append(("suggested noise floor", f"{found.noise_floor:.2g}", f"for kl: {remark}"))
+    facts.append(("suggested noise floor", _two(found.noise_floor), f"for kl: {remark}"))
     return facts
 
 
 def _remarks(found: Findings) -> list[str]:
     remarks = []
+    sigma_max, largest = float(found.goals[0].sigmas[0]), math.sqrt(found.planned_for.eigenvalues[0])
+    if sigma_max < largest:
+        remarks.append(
+            f"These plans start at σ = {_three(sigma_max)}, below the data's largest standard deviation of {_three(largest)}: "
+            "bring the values to the model's units (a value range or a scale) before you plan."
+        )
     if found.noise is not None:
         remarks.append(found.noise.sentence)
     if found.raw_move is not None and found.raw_move > 0.01:
@@ -320,8 +326,15 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f}\u00a0%" if share >= 0.0995 else f"{100 * share:.1f}\u00a0%"
 
 
+def _two(value: float) -> str:
+    """Two digits; thousands in full."""
+    return f"{value:.2g}" if abs(value) < 100 else f"{float(f'{value:.2g}'):,.0f}"
+
+
 def _three(value: float) -> str:
-    """Three digits, zeros at the end included."""
+    """Three digits, zeros at the end included; thousands in full."""
+    if abs(value) >= 1000:
+        return f"{float(f'{value:.3g}'):,.0f}"
     return f"{value:#.3g}".rstrip(".")
 
 

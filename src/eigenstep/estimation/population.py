@@ -168,7 +168,7 @@ class Population:
 
     @classmethod
     def from_samples(
-        cls, x: ArrayLike, *, groups: ArrayLike | None = None, folds: int = 10, seed: int = 0, **record: Any
+        cls, x: ArrayLike, *, groups: ArrayLike | None = None, folds: int | None = None, seed: int = 0, **record: Any
     ) -> Population:
         """From the samples: nothing is assumed of their distribution but that they (or `groups`) are independent.
 
@@ -176,9 +176,10 @@ class Population:
         ----------
         x, groups
             As in `dof_from_samples`.
-        folds : int
-            Groups of samples that are left out in turn for the replicates: the whole estimate is made as many times more. 0,
-            or too few samples for it (fewer than 6, or 3 groups), draws curves instead, for Gaussian samples.
+        folds : int, optional
+            Groups of samples that are left out in turn for the replicates: the whole estimate is made as many times more. None
+            takes 10, or 5 beyond 1000 samples, where each takes seconds. 0, or too few samples for it (fewer than 6, or 3
+            groups), draws curves instead, for Gaussian samples.
         seed : int
             For the deal of samples into folds, and for the smoothing.
         record
@@ -189,8 +190,8 @@ class Population:
         ValueError
             As `dof_from_samples` and `Spectrum.from_samples` do.
         """
-        folds = integer(folds, "folds", minimum=0)
         rows = np.asarray(x)
+        folds = (10 if len(rows) <= 1000 else 5) if folds is None else integer(folds, "folds", minimum=0)
         curve = dof_from_samples(rows, groups=groups)
         with warnings.catch_warnings():
             # The want of samples is what is being mended.
