@@ -82,17 +82,24 @@ class Scatter:
         if not self.count:
             self._set(other._folded, other._shift, other._total, other._products)
             return
-        scatter, centred = self.scatter(), other.scatter()
+        self._fold()
         n_a, n_b = self._folded, other._folded
         n = n_a + n_b
+        products = self._products
+        assert products is not None, "both have rows"
+        assert other._products is not None, "both have rows"
         # Shifts first: for data with a huge mean the difference of shifts is exact where that of means is not.
         between = (other._shift.astype(np.float64) - self._shift) + (other._total / n_b - self._total / n_a)
-        scatter += centred
-        _add_outer(scatter, between, n_a * n_b / n)
+        # In place, since for a large dim the memory of one more matrix costs more time than the sums.
+        add_lower(products, other._products)
+        add_outer_lower(products, self._total, -1.0 / n_a)
+        add_outer_lower(products, other._total, -1.0 / n_b)
+        add_outer_lower(products, between, n_a * n_b / n)
         offset = self._total / n_a + between * (n_b / n)
         shift = (self._shift + offset).astype(self.dtype)
         total = n * (offset - (shift.astype(np.float64) - self._shift))
-        self._set(n, shift, total, _add_outer(scatter, total, 1.0 / n))
+        add_outer_lower(products, total, 1.0 / n)
+        self._folded, self._shift, self._total = n, shift, total
 
     def state(self) -> dict[str, NDArray[Any]]:
         """All that `restore` needs to go on as if nothing had happened, rows not folded yet included."""
