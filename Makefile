@@ -25,9 +25,9 @@ $(VENV)/user.stamp: pyproject.toml
 	$(PIP) install --quiet --editable ".[cli,digits]"
 	@touch $@
 
-$(VENV)/dev.stamp: pyproject.toml
+$(VENV)/dev.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --editable ".[dev]"
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[dev]"
 	@touch $(VENV)/user.stamp $@
 
 demo: $(VENV)/user.stamp

@@ -90,7 +90,7 @@ def test_progress_counts_all_workers(address, stored) -> None:
     assert len(told) > 2
     assert all(done <= 4000 == total for done, total in told)
     assert told == sorted(told)
-    assert any(1000 < done < 4000 for done, _ in told)  # a group alone has 500
+    assert any(1000 < done < 4000 for done, _ in told)  # a group alone has 1000
 
 
 def test_shares_work_on_clusters_too(address, stored) -> None:
@@ -154,6 +154,18 @@ def test_what_goes_to_the_workers_is_small(stored) -> None:
     groups = module._groups(source, 8)
     assert [len(group.readers) for group in groups] == [10] * 8
     assert all(len(pickle.dumps(group)) < 10_000 for group in groups)
+
+
+@pytest.mark.parametrize(
+    ("n_items", "threads", "expected"), [(4000, 2, 2), (10_000_000, 4, 4), (10**9, 8, 16), (None, 8, 4)]
+)
+def test_groups_are_seconds_of_work_but_not_too_many(n_items, threads, expected) -> None:
+    class Named:
+        item_shape = (2, 67)
+
+    source = Named()
+    source.n_items = n_items  # type: ignore[attr-defined]
+    assert module._per_worker(source, threads) == expected  # type: ignore[arg-type]
 
 
 def test_what_comes_back_has_no_workspace(tmp_path) -> None:

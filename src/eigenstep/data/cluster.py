@@ -7,6 +7,7 @@ elsewhere and the result is the same bit for bit; a merge leaves its inputs alon
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import re
 import time
@@ -14,6 +15,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from eigenstep._version import __version__
@@ -28,8 +30,11 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 5.0
 """How long a scheduler may take to answer before it counts as unreachable."""
 
-GROUPS_PER_WORKER = 4
-"""Tasks per worker thread: enough that a slow one does not hold up the rest, few enough that merges cost little."""
+GROUP_NUMBERS = 2**26
+"""Numbers that a group of parts should hold at least: seconds of work, so that its own accumulator costs little."""
+
+GROUPS_PER_WORKER = (2, 16)
+"""Fewest and most groups per worker thread: a slow or lost worker holds up the rest by the time of one group."""
 
 _REPORT_SECONDS = 0.5
 
@@ -137,18 +142,22 @@ def _check_workers(client: Client, address: str) -> None:
 
 
 def _tree(client: Client, source: Source, start: Start, progress: Progress | None) -> Measurement:
-    """Split the parts into groups, read each on some worker, and merge neighbours until one measurement is left."""
-    groups = _groups(source, GROUPS_PER_WORKER * max(1, sum(client.nthreads().values())))
+    """Split the parts into groups, read each on some worker, and merge them in a tree until one measurement is left."""
+    threads = max(1, sum(client.nthreads().values()))
+    groups = _groups(source, threads * _per_worker(source, threads))
     topic = f"eigenstep-{uuid.uuid4().hex}"
-    futures = [client.submit(_measured, group, start, topic, k, pure=False) for k, group in enumerate(groups)]
-    everything = list(futures)
-    while len(futures) > 1:
+    read = [client.submit(_measured, group, start, topic, k, pure=False) for k, group in enumerate(groups)]
+    everything = list(read)
+
+    def merged(one: Future, other: Future) -> Future:
         # Merges first: they free the memory of two accumulators for one.
-        pairs = [
-            client.submit(_merged, start, one, other, pure=False, priority=1)
-            for one, other in zip(futures[::2], futures[1::2], strict=False)
-        ]
-        everything += pairs
+        everything.append(client.submit(_merged, start, one, other, pure=False, priority=1))
+        return everything[-1]
+
+    # Workers take groups in turn, so that every `threads`-th most often lies on the same one: those need no network.
+    futures = [reduce(merged, read[k::threads]) for k in range(min(threads, len(read)))]
+    while len(futures) > 1:
+        pairs = [merged(one, other) for one, other in zip(futures[::2], futures[1::2], strict=False)]
         futures = pairs + futures[len(pairs) * 2 :]
     try:
         with _reported(client, topic, source.n_items, progress):
@@ -191,6 +200,14 @@ def _reported(client: Client, topic: str, total: int | None, progress: Progress 
         yield
     finally:
         client.unsubscribe_topic(topic)
+
+
+def _per_worker(source: Source, threads: int) -> int:
+    """How many groups each worker thread should get."""
+    fewest, most = GROUPS_PER_WORKER
+    if source.n_items is None:
+        return 2 * fewest
+    return min(most, max(fewest, source.n_items * math.prod(source.item_shape) // (GROUP_NUMBERS * threads)))
 
 
 def _groups(source: Source, wanted: int) -> list[Source]:
