@@ -20,6 +20,8 @@ from click.testing import CliRunner, Result
 
 from eigenstep import cli
 from eigenstep._version import __version__
+from eigenstep.cli import progress
+from eigenstep.cli.aim import Aim
 from eigenstep.data import Measurement, accumulate, measure, open_source
 from eigenstep.gaussian import divergence
 from eigenstep.grids import catalogue_grids
@@ -503,8 +505,8 @@ class TestLongWork:
 
         clock = Clock()
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(cli, "time", clock)
-            log = cli.Log("measuring", cli.Pace(), every=30.0)
+            patched.setattr(progress, "time", clock)
+            log = progress.Log("measuring", progress.Pace(), every=30.0)
             for now, seen in ((1.0, 5000), (20.0, 100_000), (31.0, 155_000), (40.0, 200_000), (61.0, 305_000)):
                 clock.now = now
                 log(seen, 1_000_000)
@@ -517,7 +519,7 @@ class TestLongWork:
         ]
 
     def test_durations(self):
-        told = [cli._duration(seconds) for seconds in (0, 59.6, 61, 3600, 90_061)]
+        told = [progress.duration(seconds) for seconds in (0, 59.6, 61, 3600, 90_061)]
         assert told == ["0 s", "1 min 00 s", "1 min 01 s", "1 h 00 min", "25 h 01 min"]
 
     def test_the_report_is_of_the_whole_spectrum(self, tmp_path, samples, monkeypatch):
@@ -564,14 +566,14 @@ class TestCompare:
         assert target.read_bytes().startswith(magic)
 
     def test_interrupted_work_is_still_shown(self, monkeypatch):
-        optimum = cli.Aim.optimum
+        optimum = Aim.optimum
 
         def interrupted(self, spectrum, n):
             if n == 5:
                 raise KeyboardInterrupt
             return optimum(self, spectrum, n)
 
-        monkeypatch.setattr(cli.Aim, "optimum", interrupted)
+        monkeypatch.setattr(Aim, "optimum", interrupted)
         result = run("compare", "digits", "--steps", "3-9", "--format", "json")
         assert result.exit_code == 130
         assert json.loads(result.stdout)["steps"] == [3, 4]
@@ -684,7 +686,7 @@ def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):
     def broken(self, spectrum, n):
         return np.zeros(2) + np.zeros(3)  # ValueError from numpy, not a refusal of this package
 
-    monkeypatch.setattr(cli.Aim, "optimum", broken)
+    monkeypatch.setattr(Aim, "optimum", broken)
     result = run("plan", "digits", "--steps", "3")
     assert isinstance(result.exception, ValueError)
     assert "broadcast" in str(result.exception)

@@ -1,0 +1,155 @@
+"""`eigenstep plan`: the optimal grid of so many steps, in the form that a host takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from eigenstep._checks import choice
+from eigenstep.cli.aim import Aim
+from eigenstep.cli.errors import say
+from eigenstep.cli.options import PLAN_OPTIONS, QUIET, READING, SOURCE_OPTIONS, with_options
+from eigenstep.cli.records import common_record, finite, json_text
+from eigenstep.cli.sources import spectrum_of
+from eigenstep.cli.tables import ERROR_NAMES, ratio_text, rendered, title
+from eigenstep.paths import PATHS
+from eigenstep.solvers import SOLVERS
+from eigenstep.spectrum import Spectrum
+
+if TYPE_CHECKING:
+    from eigenstep.optimal import GridResult
+
+
+def _record(aim: Aim, spectrum: Spectrum, name: str, result: GridResult) -> dict[str, Any]:
+    """Everything a plan says, as plain JSON values: the format that `--format json` promises."""
+    n = len(result.sigmas) - 1
+    times = None if aim.path is None else aim.path.sigma_to_t(result.sigmas[:-1]).tolist()
+    return {
+        **common_record(aim, spectrum, name),
+        "steps": n,
+        "nfe": SOLVERS[aim.solver].nfe(n, final=aim.final),
+        "sigmas": result.sigmas.tolist(),
+        "timesteps": times,
+        "value": result.value,
+        "converged": result.converged,
+        "message": result.message,
+        "baselines": {key: finite(value) for key, value in aim.baselines(spectrum, n).items()},
+    }
+
+
+def _table(record: Mapping[str, Any]) -> str:
+    """The plan for reading: where the steps go, and what that gains over the best hand-made grid."""
+    from rich.table import Table
+
+    sigmas, times = record["sigmas"], record["timesteps"]
+    path = None if record["path"] is None else PATHS[record["path"]]()
+    table = Table(box=None, pad_edge=False, padding=(0, 2))
+    table.add_column("step", justify="right")
+    table.add_column("σ", justify="right")
+    if path is not None:
+        table.add_column("t", justify="right")
+        table.add_column("log-SNR", justify="right")
+    table.add_column("from noise to data")
+    for k, (sigma, dots) in enumerate(zip(sigmas, _positions(sigmas), strict=True)):
+        row = [str(k + 1) if k < record["steps"] else "end", f"{sigma:.6g}"]
+        if path is not None:
+            row += [f"{times[k]:.6g}", f"{path.log_snr(times[k]):.3f}"] if k < len(times) else ["", ""]
+        table.add_row(*row, dots)
+    calls = "" if record["nfe"] == record["steps"] else f" = {record['nfe']} network calls"
+    plural = "s" * (record["steps"] != 1)
+    head = f"{title(record)}: the optimal {record['steps']} {record['solver']} step{plural}{calls}"
+    return f"{head}\n\n{rendered(table)}\n\n{_verdict(record)}"
+
+
+def _verdict(record: Mapping[str, Any]) -> str:
+    """The error of the plan beside that of the best hand-made grid."""
+    value = record["value"]
+    lines = [f"{ERROR_NAMES[record['objective']]}: {value:.6g}"]
+    if record["objective"] == "w2":
+        lines[0] += f" ({value / record['spectrum']['trace']:.2%} of the data's variance)"
+    errors = {name: error for name, error in record["baselines"].items() if error is not None}
+    if errors:
+        best = min(errors, key=lambda name: errors[name])
+        ratio = ratio_text(errors[best], value)
+        lines.append(f"best of {len(errors)} hand-made grids: {errors[best]:.6g} ({best}), {ratio} times as much")
+    return "\n".join(lines)
+
+
+def _positions(sigmas: list[float], width: int = 32) -> list[str]:
+    """A line for each level, with a dot where it lies between the first and the last on a logarithmic scale."""
+    levels = [math.log(sigma) for sigma in sigmas if sigma > 0]
+    reach = max(levels[0] - levels[-1], 1e-9)
+    # A final 0 has no logarithm: the levels above it use nine tenths of the line.
+    room = width - 1 if sigmas[-1] > 0 else round(0.9 * (width - 1))
+    places = [round(room * (levels[0] - level) / reach) for level in levels]
+    marks = ["●"] * len(levels)
+    if sigmas[-1] == 0:
+        places.append(width - 1)
+        marks.append("○")
+    return ["·" * place + mark + "·" * (width - 1 - place) for place, mark in zip(places, marks, strict=True)]
+
+
+def _comfyui(record: Mapping[str, Any]) -> str:
+    from eigenstep.adapters import text
+
+    return text.comfyui(record["sigmas"], flow=record["path"] in text.FLOW_SHIFTS)
+
+
+def _diffusers(record: Mapping[str, Any]) -> str:
+    from eigenstep.adapters import text
+
+    return text.diffusers(record["sigmas"], path=record["path"] or "edm")
+
+
+def _k_diffusion(record: Mapping[str, Any]) -> str:
+    from eigenstep.adapters import text
+
+    return text.k_diffusion(record["sigmas"])
+
+
+WRITERS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "table": _table,
+    "json": json_text,
+    "diffusers": _diffusers,
+    "comfyui": _comfyui,
+    "k-diffusion": _k_diffusion,
+}
+"""How `plan` writes its result, by the name that --format takes."""
+
+
+@click.command("plan")
+@click.argument("data", metavar="SPECTRUM_OR_SOURCE")
+@click.option("-n", "--steps", type=int, required=True, metavar="N", help="Number of steps.")
+@click.option(
+    "--format",
+    "form",
+    default="table",
+    show_default=True,
+    metavar="NAME",
+    help="table, json, diffusers, comfyui or k-diffusion.",
+)
+@with_options(PLAN_OPTIONS)
+@with_options(SOURCE_OPTIONS)
+@QUIET
+def command(data: str, steps: int, form: str, quiet: bool, **options: Any) -> None:
+    """Plan the optimal grid of N steps for the data.
+
+    SPECTRUM_OR_SOURCE is a file that `eigenstep spectrum` saved, a name from `eigenstep zoo`, or any source that
+    `eigenstep spectrum` reads.
+    """
+    write = WRITERS[choice(form, WRITERS, "format")]
+    reading = {key: options.pop(key) for key in READING}
+    aim = Aim.from_options(**options)
+    if form == "diffusers" and SOLVERS[aim.solver].name != "ddim":
+        raise ValueError(
+            f"`format` diffusers needs `solver` ddim, the steps of every diffusers scheduler that takes noise levels, "
+            f"got {aim.solver!r}; take the levels from --format json for your own sampler."
+        )
+    spectrum, name = spectrum_of(data, quiet, **reading)
+    result = aim.optimum(spectrum, steps)
+    if not result.converged:
+        say(f"warning: the search stopped early ({result.message}); this is the best grid it found.")
+    click.echo(write(_record(aim, spectrum, name, result)))

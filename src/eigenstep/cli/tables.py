@@ -1,0 +1,38 @@
+"""How results are laid out for reading."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+ERROR_NAMES = {
+    "w2": "squared Wasserstein distance",
+    "kl": "KL(data ‖ samples), nats",
+    "reverse_kl": "KL(samples ‖ data), nats",
+    "local": "local error",
+}
+
+
+def rendered(table: Table) -> str:
+    """The table as text, in colour where standard output shows colour."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    with console.capture() as captured:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+def title(record: Mapping[str, Any]) -> str:
+    """The name of the spectrum and its size."""
+    return f"{record['spectrum']['name']} ({record['spectrum']['dim']:.6g} dimensions)"
+
+
+def ratio_text(value: float, ours: float) -> str:
+    """value/ours to three digits, the same number of decimals in a column while it is below 10."""
+    if ours == 0:
+        return "inf"
+    return f"{value / ours:.2f}" if value < 10 * ours else f"{value / ours:.3g}"
