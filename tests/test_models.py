@@ -59,8 +59,8 @@ def test_the_excess_of_a_denoiser_with_a_known_error_is_that_error():
     curve = gauge(lambda x, sigma: wiener_gain(LAM, sigma) * x + 0.5 * sigma * rng.standard_normal(x.shape))
     injected = (0.5 * curve.sigmas) ** 2
     spread = curve.standard_error / curve.dim
-    assert np.all(np.abs(curve.excess(curve.sigmas) - injected) < 5 * spread)
-    assert curve.excess(1e6) == curve.excess(curve.sigmas[0])  # constant beyond the ends
+    assert np.all(np.abs(curve.call_error.variance(curve.sigmas) - injected) < 5 * spread)
+    assert curve.call_error.variance(1e6) == curve.call_error.variance(curve.sigmas[0])  # constant beyond the ends
     assert np.all(curve.ratio[:3] > 1)
 
 

@@ -55,7 +55,7 @@ def test_noise_column_worked_by_hand():
     """Ancestral 4 -> 2: sigma_up^2 = 4 (16 - 4)/16 = 3, sigma_down = 1: x' = x/9 + (x - x/9)/4 = x/3, noise sqrt 3."""
     run = step_maps(SOLVERS["euler_ancestral"], np.array([2.0]), np.array([[4.0, 2.0]]))
     assert run.maps[0, 0, 0, 0, 0] == pytest.approx(1 / 3, rel=1e-15)
-    assert run.noise[0, 0, 0, 0] == pytest.approx(math.sqrt(3), rel=1e-15)
+    assert run.sources[0, 0, 0, 0, 0] == pytest.approx(math.sqrt(3), rel=1e-15)
 
 
 @every_grid
@@ -193,7 +193,7 @@ def test_local_errors_of_a_one_step_solver_multiply_to_the_end_to_end_gain(name,
 def test_local_errors_of_ancestral_steps_are_those_of_the_standard_deviation(name):
     sigmas = GRIDS["above zero"]
     run = step_maps(SOLVERS[name], LAM, sigmas[None])
-    variance = run.maps[0, :, 0, 0] ** 2 * exact(sigmas[:-1, None]) ** 2 + run.noise[0, :, 0] ** 2
+    variance = run.maps[0, :, 0, 0] ** 2 * exact(sigmas[:-1, None]) ** 2 + run.sources[0, :, 0, 0] ** 2
     expected = (np.sqrt(variance) - exact(sigmas[1:, None])) * exact(sigmas[-1]) / exact(sigmas[1:, None])
     errors = local_errors(SOLVERS[name], LAM, sigmas[None]).error[0]
     check_errors(errors, expected, sigmas[-1])
@@ -208,7 +208,7 @@ def test_local_errors_of_sde_multistep_use_the_covariance_of_the_forward_process
         on_x, on_stored = run.maps[0, k, 0]
         on_past = on_stored * wiener_gain(LAM, sigmas[k - 1])
         now, before, after = (exact(sigmas[j]) ** 2 for j in (k, k - 1, k + 1))
-        variance = on_x**2 * now + 2 * on_x * on_past * now + on_past**2 * before + run.noise[0, k, 0] ** 2
+        variance = on_x**2 * now + 2 * on_x * on_past * now + on_past**2 * before + run.sources[0, k, 0, 0] ** 2
         expected = (np.sqrt(variance) - np.sqrt(after)) * exact(sigmas[-1]) / np.sqrt(after)
         check_errors(errors[k], expected, sigmas[-1])
 

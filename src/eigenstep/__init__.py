@@ -11,6 +11,7 @@ maps u in [0, 1] to sigma; a *grid* is the array of n+1 sigmas of n steps; a *so
 """
 
 from eigenstep._version import __version__
+from eigenstep.call_error import CallError
 from eigenstep.expansion import expanded_divergence, leading_weights, log_retained_variance, path_integrals
 from eigenstep.fourier import FourierBasis
 from eigenstep.gaussian import (
@@ -78,6 +79,7 @@ __all__ = [
     "PATHS",
     "SOLVERS",
     "VE",
+    "CallError",
     "FourierBasis",
     "GramMoments",
     "GridError",

@@ -7,6 +7,7 @@ denoiser, noise sources on a leading axis; every divergence is one weighted sum 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eigenstep import _checks
+from eigenstep.call_error import CallError, call_error
 from eigenstep.solvers import Solver, sample, solver_named
 from eigenstep.spectrum import Spectrum
 from eigenstep.transfer import local_errors, wiener_gain
@@ -48,6 +50,9 @@ class ReverseTrajectory:
         marginal start, mu^2 times the squared gain for the prior start.
     mean_energies : (n+1, k)
         Energy of the output mean likewise: mu^2 (1 - gain)^2 for the prior start, mu^2 for the marginal start.
+    error_variances : (n+1, k)
+        Variance that the errors of the network's calls have left in a direction; 0 without a `denoiser_error`. It is not part
+        of `variances`.
     """
 
     sigmas: Float
@@ -56,10 +61,16 @@ class ReverseTrajectory:
     mean_gains: Float
     mean_errors: Float
     mean_energies: Float
+    error_variances: Float
 
 
 def reverse_trajectory(
-    spectrum: Spectrum, sigmas: ArrayLike, *, solver: str | Solver = "ddim", start: str = "marginal"
+    spectrum: Spectrum,
+    sigmas: ArrayLike,
+    *,
+    solver: str | Solver = "ddim",
+    start: str = "marginal",
+    denoiser_error: Any = None,
 ) -> ReverseTrajectory:
     """The whole reverse process of the Gaussian reference, means and variances at every sigma_k: theory section 2.
 
@@ -73,6 +84,8 @@ def reverse_trajectory(
         Name in `solvers.SOLVERS`, or a `Solver`.
     start : {"marginal", "prior"}
         Exact marginal at `sigmas[0]`, or the prior N(0, sigma_0^2 I), which misses the data's mean and covariance.
+    denoiser_error : CallError or ErrorCurve, optional
+        What every call of a real network adds to a direction, as an independent source: theory section 7.
 
     Raises
     ------
@@ -90,23 +103,27 @@ def reverse_trajectory(
     start = _checks.choice(start, STARTS, "start")
     lam = spectrum.eigenvalues
     n = levels.size - 1
-    # State: a leading axis of independent unit sources, the initial state first, then the noise of each step.
-    initial = np.zeros((1 + n * method.stochastic, lam.size))
+    error = call_error(denoiser_error)
+    # State: a leading axis of independent unit sources: the initial state, the noise of each step, the error of each call.
+    own = 1 + n * method.stochastic
+    calls = 0 if error is None else n * method.calls_per_step
+    unit = np.eye(own + calls)[:, :, None]
+    initial = np.zeros((own + calls, lam.size))
     initial[0] = 1.0
     states = [initial]
     sample(
-        lambda x, sigma: wiener_gain(lam, sigma) * x,
+        _denoiser(lam, error, unit[own:]),
         initial,
         levels,
         solver=method,
-        noise=(lambda k: np.eye(n + 1)[k + 1][:, None]) if method.stochastic else None,
+        noise=(lambda k: unit[k + 1]) if method.stochastic else None,
         callback=lambda k, x: states.append(x),
     )
     coefficients = np.stack(states)
     true = lam + levels[:, None] ** 2
     initial_variance = true[0] if start == "marginal" else np.full_like(lam, levels[0] ** 2)
     gains = coefficients[:, 0]
-    variances = gains**2 * initial_variance + (coefficients[:, 1:] ** 2).sum(axis=1)
+    variances = gains**2 * initial_variance + (coefficients[:, 1:own] ** 2).sum(axis=1)
     missed = spectrum.mean_energy * (start == "prior")
     return ReverseTrajectory(
         sigmas=levels,
@@ -115,7 +132,16 @@ def reverse_trajectory(
         mean_gains=gains,
         mean_errors=missed * gains**2,
         mean_energies=missed * (1 - gains) ** 2 + (spectrum.mean_energy - missed),
+        error_variances=(coefficients[:, own:] ** 2).sum(axis=1),
     )
+
+
+def _denoiser(lam: Float, error: CallError | None, units: Float) -> Callable[[Any, Any], Any]:
+    """The Wiener denoiser; with an error, each call adds its amplitude in the next of some independent unit sources."""
+    if error is None:
+        return lambda x, sigma: wiener_gain(lam, sigma) * x
+    fresh = iter(units)
+    return lambda x, sigma: wiener_gain(lam, sigma) * x + error.amplitude(sigma) * next(fresh)
 
 
 def trajectory(
@@ -206,6 +232,7 @@ def divergence(
     objective: str = "w2",
     noise_floor: float = 0.0,
     start: str = "marginal",
+    denoiser_error: Any = None,
 ) -> float:
     """How far the output of a run lies from the data (blurred to the last level of the grid), summed over directions.
 
@@ -219,6 +246,9 @@ def divergence(
         on the exact trajectory, carried to the end (theory (10)); needs the marginal start, since it measures steps alone.
     noise_floor : float
         tau >= 0, data units: both sides are blurred by N(0, tau^2 I) first, so that details below tau do not count.
+    denoiser_error : CallError or ErrorCurve, optional
+        What every call of a real network adds to a direction. The variance it leaves at the end counts as an error of the mean
+        does: added to `w2` and `local`, over 2 v in `kl`, over 2 q in `reverse_kl`; it must not fill variance that was lost.
 
     Raises
     ------
@@ -239,9 +269,12 @@ def divergence(
         lam = spectrum.eigenvalues
         errors = local_errors(solver_named(solver), lam, levels[None]).error[0]
         terms = (levels.size - 1) * (errors**2).sum(axis=0) * local_weight(lam + levels[-1] ** 2, noise_floor)
+        if denoiser_error is not None:
+            run = reverse_trajectory(spectrum, levels, solver=solver, denoiser_error=denoiser_error)
+            terms = terms + run.error_variances[-1]
         return float(spectrum.multiplicities @ terms)
-    run = reverse_trajectory(spectrum, levels, solver=solver, start=start)
-    mean_error = run.mean_errors[-1] / spectrum.multiplicities
+    run = reverse_trajectory(spectrum, levels, solver=solver, start=start, denoiser_error=denoiser_error)
+    mean_error = run.mean_errors[-1] / spectrum.multiplicities + run.error_variances[-1]
     terms = divergence_terms(objective, run.variances[-1], run.true_variances[-1], mean_error, noise_floor)
     return float(spectrum.multiplicities @ terms)
 

@@ -109,6 +109,11 @@ class Solver:
         """Whether steps inject noise."""
         return self.eta > 0
 
+    @property
+    def calls_per_step(self) -> int:
+        """The most network calls that one step makes: the first of a predictor-corrector also evaluates at its start."""
+        return self.evaluations + self.evaluates_ahead
+
     def order_at(self, k: int, n: int, *, onto_zero: bool) -> int:
         """Model outputs that step `k` of `n` uses; `onto_zero` says whether the grid ends at sigma = 0."""
         order = self.order

@@ -9,7 +9,7 @@ independent routes to one number.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eigenstep.call_error import CallError
 from eigenstep.solvers import Solver, StepContext
 
 Float = NDArray[np.float64]
@@ -79,30 +80,31 @@ def _schedule(solver: Solver, n: int, onto_zero: bool, width: int) -> tuple[tupl
 
 @dataclass(frozen=True)
 class StepMaps:
-    """Linear maps of S grids of n steps over k directions, state size h.
+    """Linear maps of S grids of n steps over k directions, state size h, with c independent sources in every step.
 
     Attributes
     ----------
     maps : (S, n, h, h, k)
         State before step -> state after it.
-    noise : (S, n, h, k) or None
-        What one unit of the step's own noise adds to the state.
+    sources : (S, n, h, c, k)
+        What one unit of each source adds to the state: the solver's own noise first (none for a deterministic solver), then
+        the errors of the step's calls (none for a perfect denoiser).
     d_maps : (S, n, width, h, h, k)
         Derivatives of the maps in ln sigma at the `windows` positions.
-    d_noise : (S, n, width, h, k) or None
-        Those of the noise.
+    d_sources : (S, n, width, h, c, k)
+        Those of the sources.
     windows : (n, width)
         Grid positions of the derivatives; -1 where a step reads fewer.
     """
 
     maps: Float
-    noise: Float | None
+    sources: Float
     d_maps: Float
-    d_noise: Float | None
+    d_sources: Float
     windows: Int
 
 
-def step_maps(solver: Solver, lam: Float, sigmas: Float) -> StepMaps:
+def step_maps(solver: Solver, lam: Float, sigmas: Float, error: CallError | None = None) -> StepMaps:
     """The linear map of every step and its derivatives in ln sigma, by running the step on unit states.
 
     Parameters
@@ -113,41 +115,44 @@ def step_maps(solver: Solver, lam: Float, sigmas: Float) -> StepMaps:
         Eigenvalues, squared data units, >= 0.
     sigmas : (S, n+1)
         S descending grids of the same length, all ending at zero or none. A terminal 0 is no variable: its derivative is 0.
+    error : CallError, optional
+        What every call of the denoiser adds besides.
 
     >>> from eigenstep.solvers import SOLVERS
     >>> maps = step_maps(SOLVERS["ddim"], np.array([1.0]), np.array([[2.0, 1.0]]))
     >>> round(float(maps.maps[0, 0, 0, 0, 0]), 12)         # (lambda + sigma sigma')/(lambda + sigma^2) = 3/5
     0.6
     """
-    maps, windows = _complex_maps(solver, lam, sigmas)
+    maps, windows = _complex_maps(solver, lam, sigmas, error)
     size = 1 + solver.memory
     real, slopes = maps[:, :, 0].real, maps.imag / _COMPLEX_STEP
     return StepMaps(
         maps=real[:, :, :, :size],
-        noise=real[:, :, :, size] if solver.stochastic else None,
+        sources=real[:, :, :, size:],
         d_maps=slopes[:, :, :, :, :size],
-        d_noise=slopes[:, :, :, :, size] if solver.stochastic else None,
+        d_sources=slopes[:, :, :, :, size:],
         windows=windows,
     )
 
 
-def _complex_maps(solver: Solver, lam: Float, sigmas: Float) -> tuple[Complex, Int]:
-    """Maps of S grids, (S, n, width, h, h or h+1 with the noise, k), derivatives by window position in the imaginary part."""
+def _complex_maps(solver: Solver, lam: Float, sigmas: Float, error: CallError | None = None) -> tuple[Complex, Int]:
+    """Maps of S grids, (S, n, width, h, h + c, k), sources last, derivatives by window position in the imaginary part."""
     grids, n = sigmas.shape[0], sigmas.shape[1] - 1
     size = 1 + solver.memory
-    inputs = size + solver.stochastic
+    calls = 0 if error is None else solver.calls_per_step
+    inputs = size + solver.stochastic + calls
     kinds, windows = _schedule(solver, n, not np.any(sigmas[:, -1]), solver.window)
     rows = np.zeros((size, grids, n, solver.window, inputs, lam.size), complex)
     unit = np.eye(inputs)[:, :, None]
     for kind in kinds:
         sigma, sigma_next, *past = kind.perturbed(sigmas)
         x, stored = solver.step(
-            lambda x, sigma: wiener_gain(lam, sigma) * x,
+            _erring(lam, error, unit[inputs - calls :]),
             unit[0],
             tuple((level, unit[1 + j]) for j, level in enumerate(past)),
             sigma,
             sigma_next,
-            StepContext(order=kind.order, last=kind.last, noise=lambda: unit[-1]),
+            StepContext(order=kind.order, last=kind.last, noise=lambda: unit[size]),
         )
         width = kind.window.shape[1]
         for row, value in zip(rows, [x, *(output for _, output in stored)], strict=False):
@@ -156,18 +161,27 @@ def _complex_maps(solver: Solver, lam: Float, sigmas: Float) -> tuple[Complex, I
     return rows.transpose(1, 2, 3, 0, 4, 5), windows
 
 
-def _moment_maps(maps: Complex) -> Complex:
-    """Maps of a stochastic solver's states -> the linear maps of (second moments of the state, 1).
+def _erring(lam: Float, error: CallError | None, units: Any) -> Callable[[Any, Any], Any]:
+    """The Wiener denoiser; with an error, each call adds a(sigma) times the next of some independent unit sources."""
+    if error is None:
+        return lambda x, sigma: wiener_gain(lam, sigma) * x
+    fresh = iter(units)
+    return lambda x, sigma: wiener_gain(lam, sigma) * x + error.amplitude(sigma) * next(fresh)
 
-    E[s_a s_b]' = sum_cd T_ac T_bd E[s_c s_d] + b_a b_b, over pairs a <= b; products carry the derivatives with them.
+
+def _moment_maps(maps: Complex, sources: slice) -> Complex:
+    """Maps of states with noise -> the linear maps of (second moments of the state, 1), noise from some of the sources.
+
+    E[s_a s_b]' = sum_cd T_ac T_bd E[s_c s_d] + sum_j B_aj B_bj, over pairs a <= b; products carry the derivatives with them.
     """
     size = maps.shape[3]
+    injected = maps[:, :, :, :, size:][:, :, :, :, sources]
     pairs = [(a, b) for a in range(size) for b in range(a, size)]
     moments = np.zeros((*maps.shape[:3], len(pairs) + 1, len(pairs) + 1, maps.shape[5]), complex)
     moments[:, :, :, -1, -1] = 1.0
     for i, (a, b) in enumerate(pairs):
         of_a, of_b = maps[:, :, :, a], maps[:, :, :, b]
-        moments[:, :, :, i, -1] = of_a[:, :, :, size] * of_b[:, :, :, size]
+        moments[:, :, :, i, -1] = (injected[:, :, :, a] * injected[:, :, :, b]).sum(axis=3)
         for j, (c, d) in enumerate(pairs):
             moments[:, :, :, i, j] = of_a[:, :, :, c] * of_b[:, :, :, d]
             if c != d:
@@ -179,47 +193,58 @@ def _moment_maps(maps: Complex) -> Complex:
 class Outcome:
     """What a run makes of each direction, for S grids and k directions.
 
-    `gain` (S, k) multiplies the initial state; `noise` (S, k) is the variance that the steps' own noise leaves at the end.
-    `d_gain`, `d_noise` (S, n+1, k) are their derivatives in ln sigma.
+    `gain` (S, k) multiplies the initial state; `noise` (S, k) is the variance that the steps' own noise leaves at the end,
+    `error` (S, k) that of the calls' errors. `d_gain`, `d_noise`, `d_error` (S, n+1, k) are their derivatives in ln sigma.
     """
 
     gain: Float
     noise: Float
+    error: Float
     d_gain: Float
     d_noise: Float
+    d_error: Float
 
 
-def outcome(solver: Solver, lam: Float, sigmas: Float) -> Outcome:
+def outcome(solver: Solver, lam: Float, sigmas: Float, error: CallError | None = None) -> Outcome:
     """Gain, noise variance and their exact derivatives, by one forward and one backward sweep over the step maps.
 
-    Shapes as in `step_maps`. With Y_k the state a unit start reaches, N_k the covariance of injected noise and w_k the row
-    that carries a state at k to the end, d gain = w_{k+1} dT_k Y_k and
-    d noise = 2 w_{k+1} dT_k N_k T_k^T w_{k+1}^T + 2 (w_{k+1} b_k)(w_{k+1} db_k).
+    Arguments as in `step_maps`. With Y_k the state a unit start reaches, N_k the covariance of what was injected and w_k the
+    row that carries a state at k to the end, d gain = w_{k+1} dT_k Y_k and
+    d noise = 2 w_{k+1} dT_k N_k T_k^T w_{k+1}^T + 2 (w_{k+1} B_k) . (w_{k+1} dB_k).
 
     >>> from eigenstep.solvers import SOLVERS
     >>> run = outcome(SOLVERS["ddim"], np.array([1.0]), np.array([[2.0, 1.0]]))
     >>> run.gain.round(12).tolist(), run.d_gain.round(12).tolist()       # (1 + s s')/(1 + s^2) at (2, 1)
     ([[0.6]], [[[-0.56], [0.4]]])
     """
-    steps = step_maps(solver, lam, sigmas)
-    grids, n, size, _, k = steps.maps.shape
+    steps = step_maps(solver, lam, sigmas, error)
+    n = steps.maps.shape[1]
     states, carry = _sweeps(steps.maps)
     carried = np.einsum("snlrck,snrk->snlck", steps.d_maps, carry[:, 1:])
     d_gain = _scatter(np.einsum("snlck,snck->snlk", carried, states[:, :-1]), steps.windows, n)
-    if steps.noise is None or steps.d_noise is None:
-        empty = np.zeros((grids, k))
-        return Outcome(carry[:, 0, 0], empty, d_gain, np.zeros_like(d_gain))
-    sources = np.einsum("snrk,snrk->snk", steps.noise, carry[:, 1:])
-    d_sources = np.einsum("snlrk,snrk->snlk", steps.d_noise, carry[:, 1:])
+    own = slice(0, int(solver.stochastic))
+    noise, d_noise = _injected(steps, carry, carried, own)
+    errors, d_errors = _injected(steps, carry, carried, slice(own.stop, None))
+    return Outcome(carry[:, 0, 0], noise, errors, d_gain, d_noise, d_errors)
+
+
+def _injected(steps: StepMaps, carry: Float, carried: Float, sources: slice) -> tuple[Float, Float]:
+    """Variance at the end of what some of the sources add, (S, k), and its derivatives (S, n+1, k)."""
+    grids, n, size, _, k = steps.maps.shape
+    added, d_added = steps.sources[:, :, :, sources], steps.d_sources[:, :, :, :, sources]
+    if not added.shape[3]:
+        return np.zeros((grids, k)), np.zeros((grids, n + 1, k))
+    ends = np.einsum("snrck,snrk->snck", added, carry[:, 1:])
+    d_ends = np.einsum("snlrck,snrk->snlck", d_added, carry[:, 1:])
     reached = np.zeros((grids, n, size, k))
     covariance = np.zeros((grids, size, size, k))
     for j in range(n):
         reached[:, j] = np.einsum("sabk,sbk->sak", covariance, carry[:, j])
         half = np.einsum("srck,scdk->srdk", steps.maps[:, j], covariance)
         covariance = np.einsum("srdk,stdk->srtk", half, steps.maps[:, j])
-        covariance += steps.noise[:, j, :, None] * steps.noise[:, j, None, :]
-    d_noise = 2 * np.einsum("snlck,snck->snlk", carried, reached) + 2 * d_sources * sources[:, :, None]
-    return Outcome(carry[:, 0, 0], np.einsum("snk,snk->sk", sources, sources), d_gain, _scatter(d_noise, steps.windows, n))
+        covariance += np.einsum("srck,stck->srtk", added[:, j], added[:, j])
+    slopes = 2 * np.einsum("snlck,snck->snlk", carried, reached) + 2 * np.einsum("snlck,snck->snlk", d_ends, ends)
+    return np.einsum("snck,snck->sk", ends, ends), _scatter(slopes, steps.windows, n)
 
 
 def _sweeps(maps: Float) -> tuple[Float, Float]:
@@ -312,7 +337,7 @@ class Jet:
         w_{k+1} d^2 T_k Y_k. The value is linear in its start, so that the weights can go there.
 
         >>> from eigenstep.solvers import SOLVERS
-        >>> run = jet(SOLVERS["ddim"], np.array([1.0]), np.array([2.0, 1.0, 0.0]), [(1.0, 0.0)])
+        >>> run, = jets(SOLVERS["ddim"], np.array([1.0]), np.array([2.0, 1.0, 0.0]), [(1.0, 0.0)])
         >>> run.weighted_curvature(np.ones((1, 1))).round(6).tolist()    # of (1 + 2s)/5/(1 + s^2) at s = 1
         [[-0.2]]
         """
@@ -333,11 +358,14 @@ class Jet:
         return np.asarray(total[1:-1, 1:-1])
 
 
-def jet(solver: Solver, lam: Float, sigmas: Float, starts: Sequence[tuple[Any, Any]]) -> Jet:
+def jets(
+    solver: Solver, lam: Float, sigmas: Float, starts: Sequence[tuple[Any, Any]], error: CallError | None = None
+) -> tuple[Jet, ...]:
     """What one grid (n+1,) makes of q starts: the gain of a solver without noise, the variance of one with noise.
 
-    Second derivatives of a step's own map are differences of its exact first derivatives, on `width` shifted grids in the
-    same call. Shapes of `lam` and units as in `step_maps`.
+    With an error, a second jet holds the variance (1, k) that the errors of the calls leave at the end. Second derivatives of
+    a step's own map are differences of its exact first derivatives, on `width` shifted grids in the same call. Arguments as in
+    `step_maps`.
 
     Parameters
     ----------
@@ -345,16 +373,28 @@ def jet(solver: Solver, lam: Float, sigmas: Float, starts: Sequence[tuple[Any, A
         Initial state (deterministic solver), or initial variance and the factor of the noise's variance (stochastic one).
 
     >>> from eigenstep.solvers import SOLVERS
-    >>> run = jet(SOLVERS["ddim"], np.array([1.0]), np.array([2.0, 1.0]), [(1.0, 0.0)])
+    >>> run, = jets(SOLVERS["ddim"], np.array([1.0]), np.array([2.0, 1.0]), [(1.0, 0.0)])
     >>> run.value.round(12).tolist(), run.slope.round(12).tolist()
     ([[0.6]], [[[-0.56]], [[0.4]]])
-    >>> run = jet(SOLVERS["ddim_eta"], np.array([1.0]), np.array([2.0, 1.0]), [(5.0, 1.0)])    # 5 (2/5)^2 + 3/4
+    >>> run, = jets(SOLVERS["ddim_eta"], np.array([1.0]), np.array([2.0, 1.0]), [(5.0, 1.0)])    # 5 (2/5)^2 + 3/4
     >>> run.value.round(12).tolist()
     [[1.55]]
+    >>> erring = CallError([3.0, 1.0], [0.25, 0.25])
+    >>> _, run = jets(SOLVERS["ddim"], np.array([1.0]), np.array([2.0, 1.0]), [(1.0, 0.0)], erring)   # (1 - 1/2)^2 / 4
+    >>> run.value.round(12).tolist()
+    [[0.0625]]
     """
-    complex_maps, windows = _complex_maps(solver, lam, _with_shifts(sigmas, solver.window))
-    if solver.stochastic:
-        complex_maps = _moment_maps(complex_maps)
+    maps, windows = _complex_maps(solver, lam, _with_shifts(sigmas, solver.window), error)
+    own = slice(0, int(solver.stochastic))
+    of_states = _moment_maps(maps, own) if solver.stochastic else maps[:, :, :, :, : maps.shape[3]]
+    run = _jet(of_states, windows, starts)
+    if error is None:
+        return (run,)
+    return run, _jet(_moment_maps(maps, slice(own.stop, None)), windows, [(0.0, 1.0)])
+
+
+def _jet(complex_maps: Complex, windows: Int, starts: Sequence[tuple[Any, Any]]) -> Jet:
+    """The jet of linear maps of some state whose first entry is what counts and whose last may be the constant 1."""
     maps, slopes = complex_maps[0, :, 0].real, complex_maps.imag / _COMPLEX_STEP
     n, size, _, k = maps.shape
     states = np.zeros((len(starts), n + 1, size, k))

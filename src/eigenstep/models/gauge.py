@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eigenstep import _checks
+from eigenstep.call_error import CallError
 from eigenstep.gaussian import cramer_rao_bound
 from eigenstep.spectrum import Spectrum
 
@@ -60,19 +61,15 @@ class ErrorCurve:
         """Standard error of `ratio` over items; the bound counts as exact."""
         return self.standard_error / self.bound
 
-    def excess(self, sigmas: ArrayLike) -> Float:
-        """max(m - b, 0) per dimension at any level: the variance that one call's error adds to a direction. Theory section 7.
-
-        Linear in ln sigma between the measured levels, constant beyond the ends.
+    @property
+    def call_error(self) -> CallError:
+        """What one call adds to a direction, max(m - b, 0)/d: for `denoiser_error=` of everything that plans. Theory section 7.
 
         >>> curve = ErrorCurve(np.array([4.0, 1.0]), np.array([3.0, 0.2]), np.zeros(2), np.array([1.0, 0.5]), 10, 2.0)
-        >>> curve.excess([4.0, 2.0, 1.0]).round(6).tolist()
-        [1.0, 0.5, 0.0]
+        >>> curve.call_error.variance([4.0, 2.0, 1.0]).round(6).tolist()
+        [1.0, 0.25, 0.0]
         """
-        levels = _checks.real_array(sigmas, "sigmas")
-        known = np.maximum(self.error - self.bound, 0.0) / self.dim
-        with np.errstate(divide="ignore"):
-            return np.asarray(np.interp(np.log(levels), np.log(self.sigmas[::-1]), known[::-1]))
+        return CallError(self.sigmas, np.maximum(self.error - self.bound, 0.0) / self.dim)
 
     def start_level(self, *, threshold: float = 0.95) -> float:
         """The lowest level above which the network has never been measured better than `threshold` of the bound.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -35,6 +36,7 @@ def rank(
     objective: str = "w2",
     noise_floor: float = 0.0,
     start: str = "marginal",
+    denoiser_error: Any = None,
 ) -> tuple[RankedGrid, ...]:
     """Given grids sorted by divergence, best first: the selection of a discretisation by KL (or another measure).
 
@@ -46,7 +48,7 @@ def rank(
     spectrum : Spectrum
     grids : mapping of str to array_like, (n+1,)
         Descending sigmas by name, for example `catalogue_grids(n, sigma_min, sigma_max)`.
-    solver, objective, noise_floor, start
+    solver, objective, noise_floor, start, denoiser_error
         As in `divergence`.
 
     Returns
@@ -73,7 +75,13 @@ def rank(
     for name, given in grids.items():
         sigmas = _checks.descending_sigmas(given, f"grids[{name!r}]")
         value = divergence(
-            spectrum, sigmas, solver=method, objective=objective, noise_floor=noise_floor, start=start
+            spectrum,
+            sigmas,
+            solver=method,
+            objective=objective,
+            noise_floor=noise_floor,
+            start=start,
+            denoiser_error=denoiser_error,
         )
         rows.append((value, name, sigmas))
     rows.sort(key=lambda row: row[0])

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eigenstep import _checks
+from eigenstep.call_error import call_error
 from eigenstep.gaussian import OBJECTIVES, check_start, divergence
 from eigenstep.grids import catalogue_grids, grid
 from eigenstep.optimal.geodesic import geodesic_law
@@ -84,6 +85,7 @@ def optimal_grid(
     objective: str = "w2",
     noise_floor: float = 0.0,
     start: str = "marginal",
+    denoiser_error: Any = None,
     restarts: int = 0,
 ) -> GridResult:
     """The grid of n steps with the least divergence from the data, for a solver as it is run: theory section 5.
@@ -109,6 +111,9 @@ def optimal_grid(
     noise_floor : float
         tau >= 0, data units.
     start : {"marginal", "prior"}
+    denoiser_error : CallError or ErrorCurve, optional
+        What every call of a real network adds to a direction (`divergence`): without it the optimum for a network that is poor
+        at high levels jumps there, because a Gaussian allows it. Theory section 7.
     restarts : int
         Random grids to descend from besides, each to its end: to see for oneself that nothing better is found. They are
         seeded: the result is reproducible.
@@ -138,10 +143,13 @@ def optimal_grid(
     objective = _checks.choice(objective, OBJECTIVES, "objective")
     noise_floor = _checks.real_number(noise_floor, "noise_floor", minimum=0.0)
     check_start(objective, start)
-    options: dict[str, Any] = {"solver": method, "objective": objective, "noise_floor": noise_floor, "start": start}
+    error = call_error(denoiser_error)
+    options: dict[str, Any] = {
+        "solver": method, "objective": objective, "noise_floor": noise_floor, "start": start, "denoiser_error": error
+    }
     restarts = _checks.integer(restarts, "restarts", minimum=0)
 
-    settings = (method, objective, noise_floor, start)
+    settings = (method, objective, noise_floor, start, error)
     polished = spectrum.binned(_POLISH_BINS)
     nodes = polished.binned(_BINS)
     fine = GridObjective(nodes, *settings)

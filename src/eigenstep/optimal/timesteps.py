@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eigenstep import _checks
+from eigenstep.call_error import call_error
 from eigenstep.expansion import leading_weights
 from eigenstep.gaussian import OBJECTIVES, check_start, divergence
 from eigenstep.optimal.objective import GridObjective
@@ -60,6 +61,7 @@ def optimal_timesteps(
     objective: str = "w2",
     noise_floor: float = 0.0,
     start: str = "marginal",
+    denoiser_error: Any = None,
 ) -> TimestepResult:
     """The n integer timesteps with the least divergence, distinct by construction: theory section 5.
 
@@ -79,7 +81,7 @@ def optimal_timesteps(
         The first timestep; the path's last one if None.
     final : float
         Where the grid ends, 0 <= final < sigma(0).
-    solver, objective, noise_floor, start
+    solver, objective, noise_floor, start, denoiser_error
         As in `optimal_grid`.
 
     Raises
@@ -109,7 +111,10 @@ def optimal_timesteps(
     end = _checks.real_number(final, "final", minimum=0.0)
     if end >= levels[0]:
         raise ValueError(f"`final` must lie below the path's lowest level {levels[0]:.6g}, got {end:.6g}.")
-    options: dict[str, Any] = {"solver": method, "objective": objective, "noise_floor": noise_floor, "start": start}
+    error = call_error(denoiser_error)
+    options: dict[str, Any] = {
+        "solver": method, "objective": objective, "noise_floor": noise_floor, "start": start, "denoiser_error": error
+    }
     if n == 1 or n == top + 1:
         steps = np.arange(n)[::-1].astype(np.int64) if n > 1 else np.array([top])
         sigmas = np.append(levels[steps], end)
@@ -118,7 +123,7 @@ def optimal_timesteps(
     continuous = optimal_grid(spectrum, n, float(levels[0]), float(levels[top]), final=end, **options)
     rounded = _distinct(np.rint(np.interp(continuous.sigmas[:-1], levels, np.arange(top + 1))).astype(np.int64), top)
     planned = _programmed(spectrum, levels, n, end, continuous.sigmas, objective, noise_floor)
-    exact = GridObjective(spectrum.binned(_BINS), method, objective, noise_floor, start)
+    exact = GridObjective(spectrum.binned(_BINS), method, objective, noise_floor, start, error)
     results = [_exchange(exact, steps, levels, end) for steps in (rounded, planned)]
     steps = min(results, key=lambda result: result[1])[0]
     sigmas = np.append(levels[steps], end)
