@@ -2,5 +2,6 @@
 
 from eigenstep.models.denoiser import PREDICTIONS, ModelDenoiser
 from eigenstep.models.gauge import ErrorCurve, error_curve
+from eigenstep.models.sampling import SamplingError, generate, item_noise
 
-__all__ = ["PREDICTIONS", "ErrorCurve", "ModelDenoiser", "error_curve"]
+__all__ = ["PREDICTIONS", "ErrorCurve", "ModelDenoiser", "SamplingError", "error_curve", "generate", "item_noise"]
