@@ -23,6 +23,7 @@ from eigenstep.grids.laws import (
     rescaled_entropic_law,
     uniform_t_law,
 )
+from eigenstep.grids.split import split
 from eigenstep.grids.tables import (
     ays_grid,
     ays_law,
@@ -64,6 +65,7 @@ __all__ = [
     "rescaled_entropic_law",
     "sgm_uniform_grid",
     "simple_grid",
+    "split",
     "timestep_grid",
     "uniform_t_law",
 ]
