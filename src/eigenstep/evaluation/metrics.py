@@ -358,4 +358,4 @@ def _two_samples(x: ArrayLike, y: ArrayLike) -> tuple[Float, Float]:
 def _moments_root(x: Float) -> tuple[Float, Float]:
     """The mean, and R with R^T R the unbiased covariance."""
     mean = x.mean(axis=0)
-    return mean, np.linalg.qr((x - mean) / math.sqrt(len(x) - 1), mode="r")
+    return mean, np.asarray(np.linalg.qr((x - mean) / math.sqrt(len(x) - 1), mode="r"))
