@@ -1,0 +1,227 @@
+"""A torch module as a function of arrays: devices, types, batches and memory are settled here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from eigenstep import _checks
+
+Tensor = Any
+
+
+def torch_module() -> Any:
+    """The module torch, or the pip command that brings it.
+
+    >>> torch_module().float32
+    torch.float32
+    """
+    try:
+        import torch
+    except ImportError:
+        raise ImportError('running networks needs torch; install it with: pip install "eigenstep[torch]"') from None
+    return torch
+
+
+def torch_device(device: Any) -> Any:
+    """A torch device that is there.
+
+    Raises
+    ------
+    ValueError
+        For a name that torch does not know; for CUDA where there is none.
+
+    Examples
+    --------
+    >>> torch_device("cpu")
+    device(type='cpu')
+    """
+    torch = torch_module()
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise ValueError(f"`device` must be a device of torch such as 'cpu' or 'cuda:0', got {device!r}.") from None
+    count = torch.cuda.device_count() if found.type == "cuda" else 0
+    if found.type == "cuda" and (not torch.cuda.is_available() or (found.index or 0) >= count):
+        raise ValueError(
+            f"`device` {str(device)!r} is not there: torch {torch.__version__} sees {count} CUDA devices; pass device='cpu', "
+            "or install a driver and a build of torch for CUDA."
+        )
+    return found
+
+
+def torch_dtype(dtype: Any) -> Any:
+    """A floating type of torch, by itself or by name.
+
+    >>> torch_dtype("float16")
+    torch.float16
+    """
+    torch = torch_module()
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ValueError(f"`dtype` must be a floating type such as 'float32' or torch.float16, got {dtype!r}.")
+    return found
+
+
+class TorchNetwork:
+    """net(x_t, t) of a torch module, on numpy arrays or tensors, without gradients and in evaluation mode.
+
+    Arrays go to the module's device and type and come back as they came: numpy in, numpy out; a tensor in, a tensor of
+    its type on its device out. The module's training flags are put back after each call. t reaches it as a float32
+    tensor (batch,), an int64 one where t is an `int`. Where CUDA runs out of memory, the batch is halved and halved again,
+    and later batches are cut alike.
+
+    Parameters
+    ----------
+    module : torch.nn.Module or callable on tensors
+        module(x, t, **arguments) -> tensor, tuple whose first is one, or an output with `sample`.
+    call : callable, optional
+        Called in its place where it must be called in another way; `module` then only says what to move and to switch.
+    time_label : callable, optional
+        From t to the number that the module takes; t itself by default.
+    arguments : mapping, optional
+        Passed by name. Tensors of one row hold for all items; those of more rows must have as many as the batch.
+        Integers and lists of integers become int64 tensors; mappings are gone through.
+    device, dtype : optional
+        Where and in what the module runs: it is moved there. Default: where and in what its parameters are, else the
+        CPU and float32.
+    batch_size : int, optional
+        Items per call at most. Default: as many as come.
+
+    Raises
+    ------
+    ValueError
+        For a device that is not there; rows of conditioning that fit no batch.
+    MemoryError
+        Where one item does not fit.
+    ImportError
+        Without torch.
+
+    Examples
+    --------
+    >>> import torch
+    >>> network = TorchNetwork(lambda x, t: x * t[:, None], batch_size=2)
+    >>> network(np.ones((3, 1)), 0.5).tolist()
+    [[0.5], [0.5], [0.5]]
+    """
+
+    def __init__(
+        self,
+        module: Callable[..., Any],
+        *,
+        call: Callable[..., Any] | None = None,
+        time_label: Callable[[float], float] | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        device: Any = None,
+        dtype: Any = None,
+        batch_size: int | None = None,
+    ) -> None:
+        """Move the module where it is to run."""
+        torch = torch_module()
+        self.batch_size = None if batch_size is None else _checks.integer(batch_size, "batch_size")
+        parameters = module.parameters() if isinstance(module, torch.nn.Module) else ()
+        own = next((each for each in parameters if each.is_floating_point()), None)
+        self.device = torch_device(device) if device is not None else torch.device("cpu") if own is None else own.device
+        self.dtype = torch_dtype(dtype) if dtype is not None else torch.float32 if own is None else own.dtype
+        if isinstance(module, torch.nn.Module) and (device is not None or dtype is not None):
+            module.to(device=self.device, dtype=self.dtype)
+        self.module = module
+        self.call = module if call is None else call
+        self.time_label = time_label
+        self.arguments = {name: self._placed(value) for name, value in (arguments or {}).items()}
+
+    def __call__(self, x: Any, t: float) -> Any:
+        """net(x_t, t), of the kind, type and device of `x`."""
+        torch = torch_module()
+        numpy_in = not isinstance(x, torch.Tensor)
+        given = torch.from_numpy(np.require(x, requirements=["C", "W"])) if numpy_in else x
+        items = given.to(device=self.device, dtype=self.dtype)
+        label = t if self.time_label is None else self.time_label(t)
+        training = [each for each in self._modules() if each.training]
+        for each in training:
+            each.training = False
+        try:
+            with torch.no_grad():
+                output = self._batched(items, label)
+        finally:
+            for each in training:
+                each.training = True
+        back = output.to(device=given.device, dtype=given.dtype if given.is_floating_point() else torch.float64)
+        return back.numpy() if numpy_in else back
+
+    def _modules(self) -> list[Any]:
+        return list(self.module.modules()) if isinstance(self.module, torch_module().nn.Module) else []
+
+    def _batched(self, items: Tensor, label: float) -> Tensor:
+        """The output of all items, in batches that fit."""
+        torch = torch_module()
+        total = len(items)
+        outputs: list[Tensor] = []
+        first = 0
+        while first < total:
+            last = min(total, first + (self.batch_size or total))
+            try:
+                outputs.append(self._run(items[first:last], label, first, total))
+            except torch.cuda.OutOfMemoryError as error:
+                if last - first == 1:
+                    raise MemoryError(
+                        f"`module` runs out of memory on one item of shape {tuple(items.shape[1:])} on {self.device}; use "
+                        "a smaller type such as dtype='float16', smaller items, or another device."
+                    ) from error
+                self.batch_size = (last - first + 1) // 2
+            else:
+                first = last
+                continue
+            # Outside of the handler, whose traceback would keep what the failed call had allocated.
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+        return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
+
+    def _run(self, items: Tensor, label: float, first: int, total: int) -> Tensor:
+        """One call of the module on items first ... of all `total`."""
+        torch = torch_module()
+        kind = torch.int64 if isinstance(label, int) else torch.float32
+        times = torch.full((len(items),), label, dtype=kind, device=self.device)
+        arguments = {name: rows(value, name, first, len(items), total) for name, value in self.arguments.items()}
+        output = self.call(items, times, **arguments)
+        if isinstance(output, (tuple, list)):
+            return output[0]
+        return output if isinstance(output, torch.Tensor) else output.sample
+
+    def _placed(self, value: Any) -> Any:
+        """Arrays, tensors and whole numbers as tensors on the device, floating ones in the module's type."""
+        torch = torch_module()
+        if isinstance(value, Mapping):
+            return {name: self._placed(each) for name, each in value.items()}
+        if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+            value = torch.tensor([int(value)])
+        elif isinstance(value, np.ndarray) or (
+            isinstance(value, (list, tuple)) and all(isinstance(each, (int, np.integer)) for each in value)
+        ):
+            value = torch.as_tensor(np.atleast_1d(np.asarray(value)))
+        if not isinstance(value, torch.Tensor):
+            return value
+        return value.to(device=self.device, dtype=self.dtype if value.is_floating_point() else None)
+
+
+def rows(value: Any, name: str, first: int, count: int, total: int) -> Any:
+    """Rows first ... first + count of what belongs to `total` items: one row holds for all.
+
+    >>> import torch
+    >>> rows(torch.tensor([[1, 2]]), "prompt_embeds", 0, 2, 5).tolist()
+    [[1, 2], [1, 2]]
+    """
+    if isinstance(value, Mapping):
+        return {key: rows(each, key, first, count, total) for key, each in value.items()}
+    if not hasattr(value, "expand") or value.ndim == 0:
+        return value
+    if len(value) == 1:
+        return value.expand(count, *value.shape[1:])
+    if len(value) != total:
+        raise ValueError(
+            f"`{name}` has {len(value)} rows for a batch of {total} items; give one row, which holds for all, or batches "
+            f"of {len(value)}."
+        )
+    return value[first : first + count]
