@@ -129,7 +129,8 @@ def generate(
     ----------
     denoiser : callable
         D(x~, sigma) -> E[x_0 | x~], x~ a tensor (batch, *item_shape), sigma a Python float. Its attributes `sigma_min` and
-        `sigma_max`, where it has them, bound the levels it may be called at.
+        `sigma_max`, where it has them, bound the levels it may be called at. Where items have conditions of their own, its
+        method `for_items(range)` gives the denoiser of a batch.
     grid_or_plan : (n+1,) array_like, or any object with `sigmas`
         Descending noise levels; a plan's `solver` and `warm` are used as well.
     n_items : int
@@ -144,8 +145,9 @@ def generate(
     device : torch.device or str, optional
         Where the state lives; by default the denoiser's own `device`, else the CPU.
     dtype : torch.dtype, optional
-        Precision that the denoiser is called in, float32 by default. The state is kept in float32 also for a half-precision
-        network, in float64 for float64.
+        Precision that the denoiser is called in, float32 by default; float64 also keeps the state in float64, anything else
+        keeps it in float32. A `ModelDenoiser` turns to its network's own precision by itself and loses less than a call in
+        half precision, where D is a difference of large numbers.
     noise : (n_items, *item_shape) array or tensor, optional
         Standard normal z to start from, instead of the seed's. What stochastic solvers add comes from the seed all the same.
     progress : callable or True, optional
@@ -220,7 +222,8 @@ def generate(
         while first < n_items:
             items = range(first, min(first + size, n_items))
             told = _per_item(report, first * len(levels), len(items))
-            network = _Network(torch, denoiser, bounds, called, finished, len(sigmas) - 1, told, callback)
+            batched = denoiser.for_items(items) if hasattr(denoiser, "for_items") else denoiser
+            network = _Network(torch, batched, bounds, called, finished, len(sigmas) - 1, told, callback)
             exhausted = False
             try:
                 batch = run(items, network)
