@@ -329,6 +329,11 @@ def test_a_grid_of_one_step_onto_zero_is_the_denoiser():
     torch.testing.assert_close(ours("dpmpp_3m", [10.0, 0.0]), MIXTURE(10.0 * Z, 10.0), rtol=1e-6, atol=1e-7)
 
 
+def test_a_denoiser_that_knows_the_shape_of_its_items_is_not_told():
+    edm = ModelDenoiser(MIXTURE, EDM(), "x0", item_shape=SHAPE)
+    assert torch.equal(generate(edm, SIX, 4), ours("ddim", SIX))
+
+
 def test_every_batch_gets_the_denoiser_of_its_items():
     class Labelled:
         def for_items(self, items):
@@ -564,6 +569,7 @@ def test_the_denoisers_own_device_is_the_default():
     ({"n_items": 0}, "`n_items` must be at least 1, got 0"),
     ({"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
     ({"seed": -1}, "`seed` must be at least 0, got -1"),
+    ({"item_shape": None}, "`item_shape` must be given for a denoiser that does not say it"),
     ({"item_shape": ()}, r"`item_shape` must have at least one side, got \(\)"),
     ({"item_shape": (0, 3)}, "`item_shape` must be at least 1, got 0"),
     ({"grid_or_plan": [1.0, 2.0]}, "`grid_or_plan` must be strictly descending"),

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eigenstep import _checks
+from eigenstep.models.network import torch_device, torch_dtype, torch_module
 from eigenstep.solvers import Solver, sample, solver_named
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def generate(
     grid_or_plan: Any,
     n_items: int,
     *,
-    item_shape: Sequence[int],
+    item_shape: Sequence[int] | None = None,
     solver: str | Solver | None = None,
     seed: int = 0,
     batch_size: int = 64,
@@ -134,8 +135,8 @@ def generate(
     grid_or_plan : (n+1,) array_like, or any object with `sigmas`
         Descending noise levels; a plan's `solver` and `warm` are used as well.
     n_items : int
-    item_shape : sequence of int
-        Shape of one item, as (channels, height, width).
+    item_shape : sequence of int, optional
+        Shape of one item, as (channels, height, width); by default the denoiser's own `item_shape`.
     solver : str or Solver, optional
         Name in `SOLVERS` or a `Solver`; by default the plan's, else "ddim".
     seed : int
@@ -187,18 +188,19 @@ def generate(
     >>> float((x.numpy() / z).round(5).min()), float((x.numpy() / z).round(5).max())   # 0.687862: every direction's gain
     (0.68786, 0.68786)
     """
-    torch = _torch()
+    torch = torch_module()
     n_items = _checks.integer(n_items, "n_items")
     size = _checks.integer(batch_size, "batch_size")
     seed = _checks.integer(seed, "seed", minimum=0)
-    shape = _shape(item_shape)
+    shape = _shape(getattr(denoiser, "item_shape", None) if item_shape is None else item_shape)
     sigmas = _checks.descending_sigmas(getattr(grid_or_plan, "sigmas", grid_or_plan), "grid_or_plan")
     method = solver_named(getattr(grid_or_plan, "solver", "ddim") if solver is None else solver)
     warm = getattr(grid_or_plan, "warm", None)
     levels = _levels_called(sigmas, method)
     bounds = _bounds(denoiser, sigmas, levels, method)
-    where = _device(torch, getattr(denoiser, "device", None) if device is None else device)
-    called = torch.float32 if dtype is None else dtype
+    own = getattr(denoiser, "device", None) if device is None else device
+    where = torch_device("cpu" if own is None else own)
+    called = torch.float32 if dtype is None else torch_dtype(dtype)
     kept = torch.float64 if called == torch.float64 else torch.float32
     given = None if noise is None else _given_noise(torch, noise, (n_items, *shape))
 
@@ -345,24 +347,13 @@ def _given_noise(torch: Any, noise: Any, shape: tuple[int, ...]) -> Any:
     return tensor
 
 
-def _shape(item_shape: Sequence[int]) -> tuple[int, ...]:
+def _shape(item_shape: Sequence[int] | None) -> tuple[int, ...]:
+    if item_shape is None:
+        raise ValueError("`item_shape` must be given for a denoiser that does not say it; as (channels, height, width).")
     shape = tuple(item_shape)
     if not shape:
         raise ValueError("`item_shape` must have at least one side, got (); one number per item is (1,).")
     return tuple(_checks.integer(side, "item_shape") for side in shape)
-
-
-def _device(torch: Any, device: Any) -> Any:
-    """The torch device, which must be there."""
-    try:
-        where = torch.device("cpu" if device is None else device)
-        torch.empty(0, device=where)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise ValueError(
-            f"`device` {str(device)!r} cannot be used here ({reason}); give device='cpu', or install a build of torch for it."
-        ) from error
-    return where
 
 
 def _out_of_memory(torch: Any, error: Exception) -> bool:
@@ -395,11 +386,3 @@ def _reporting(progress: Callable[[int, int], None] | bool | None, total: int) -
     else:
         chosen = progress
         yield lambda done: chosen(done, total)
-
-
-def _torch() -> Any:
-    try:
-        import torch
-    except ImportError as error:
-        raise ImportError('Sampling with a network needs torch; install it with `pip install "eigenstep[torch]"`.') from error
-    return torch
