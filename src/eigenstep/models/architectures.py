@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from eigenstep.models.network import torch_module
+from eigenstep._torch import torch_module
 
 Config = Any
 Tensor = Any

@@ -299,7 +299,7 @@ def edm_noise_label(sigma: float) -> float:
 class Preconditioned:
     """EDM's preconditioning around a raw network F: an `x0` network on `paths.EDM`.
 
-    D = c_skip x~ + c_out F(c_in x~, c_noise), with c_in = 1/sqrt(sigma^2 + sigma_d^2), c_skip = sigma_d^2/(sigma^2 + sigma_d^2) and
+    D = c_skip x~ + c_out F(c_in x~, c_noise), with c_in = 1/sqrt(sigma^2 + sigma_d^2), c_skip = (sigma_d c_in)^2 and
     c_out = +- sigma sigma_d c_in. Needed where a host keeps the preconditioning in its scheduler; networks that contain
     it, as NVlabs' do, are plain `x0` networks. At sigma_d = 1 with the minus sign it is the `v` of a VP path.
 

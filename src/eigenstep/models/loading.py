@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from eigenstep import _checks
+from eigenstep._torch import diffusers_module, torch_device, torch_dtype
 from eigenstep.models.architectures import ARCHITECTURES, Conditions, HostModule, architecture, tokens
 from eigenstep.models.denoiser import TIMESTEPS, Denoiser, GuidedDenoiser
-from eigenstep.models.network import TorchNetwork, torch_device, torch_dtype, torch_module
+from eigenstep.models.network import TorchNetwork
 from eigenstep.models.schedulers import scheduler_convention
 
 INDEX = "model_index.json"
@@ -20,22 +21,6 @@ NETWORKS = ("unet", "transformer")
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 """Endings of checkpoints that may run code when they are opened."""
-
-
-def diffusers_module() -> Any:
-    """The module diffusers, or the pip command that brings it.
-
-    >>> diffusers_module().__name__
-    'diffusers'
-    """
-    torch_module()
-    try:
-        import diffusers
-    except ImportError:
-        raise ImportError(
-            'loading pipelines needs diffusers; install it with: pip install "eigenstep[diffusers]"'
-        ) from None
-    return diffusers
 
 
 def load_denoiser(
