@@ -279,9 +279,11 @@ class _Network:
         if tuple(denoised.shape) != tuple(x.shape):
             raise self.stopped(f"the network gave shape {tuple(denoised.shape)} for a state of shape {tuple(x.shape)}")
         denoised = denoised.to(x.dtype)
-        bad = int((~self.torch.isfinite(denoised)).sum())
-        if bad:
-            raise self.stopped(f"the network gave NaN or infinity in {bad} of {denoised.numel()} numbers")
+        # One fast pass: any NaN or infinity makes the sum non-finite. So may mere size, hence the second look.
+        if not math.isfinite(denoised.sum()):
+            bad = int((~denoised.isfinite()).sum())
+            if bad:
+                raise self.stopped(f"the network gave NaN or infinity in {bad} of {denoised.numel()} numbers")
         self.denoised = denoised
         self.calls += 1
         if self.report is not None:
