@@ -20,9 +20,10 @@ from click.testing import CliRunner, Result
 
 from eigenstep import cli
 from eigenstep._version import __version__
-from eigenstep.cli import progress
+from eigenstep.cli import evidence, progress
 from eigenstep.cli.aim import Aim
 from eigenstep.data import Measurement, accumulate, measure, open_source
+from eigenstep.estimation import Population, variance_error
 from eigenstep.gaussian import divergence
 from eigenstep.grids import catalogue_grids
 from eigenstep.moments import Moments, StationaryMoments
@@ -200,6 +201,75 @@ class TestWhatIsPlannedFor:
         result = run("plan", tmp_path / "*.nothing", "--steps", 3)
         assert result.exit_code == 2
         assert "no file matches" in result.stderr
+
+
+class TestEigenvalues:
+    @pytest.fixture
+    def few(self, tmp_path) -> Path:
+        x = np.random.default_rng(0).standard_normal((40, 160)) * np.arange(1, 161) ** -0.75
+        np.save(tmp_path / "few.npy", x)
+        return tmp_path / "few.npy"
+
+    def test_few_samples_are_planned_on_the_population_and_say_so(self, tmp_path, few):
+        done("spectrum", few, "-o", tmp_path / "few.json", "-q")
+        result = run("plan", tmp_path / "few.json", "--steps", 5, "--format", "json")
+        record = json.loads(result.stdout)
+        population = Population.from_samples(np.load(few), folds=0).spectrum
+        # The file keeps nine digits of the curve, which least squares magnify.
+        np.testing.assert_allclose(record["sigmas"], optimal_grid(population, 5, 0.002, 80.0).sigmas, rtol=1e-3)
+        assert record["eigenvalues"] == "population"
+        assert result.stderr == f"eigenstep: {record['eigenvalues_reason']}\n"
+        assert re.match(r"Planned on the population's spectrum: the eigenvalues of 40 samples would put", result.stderr)
+        assert run("plan", tmp_path / "few.json", "--steps", 5, "-q").stderr == ""
+
+    def test_the_samples_eigenvalues_can_be_asked_for(self, tmp_path, few):
+        done("spectrum", few, "-o", tmp_path / "few.json", "-q")
+        result = run("plan", tmp_path / "few.json", "--steps", 5, "--eigenvalues", "sample", "--format", "json")
+        record = json.loads(result.stdout)
+        assert record["sigmas"] == optimal_grid(Spectrum.load(tmp_path / "few.json"), 5, 0.002, 80.0).sigmas.tolist()
+        assert record["eigenvalues"] == "sample"
+        assert result.stderr.startswith("eigenstep: The sample's own eigenvalues were asked for. The samples' total variance")
+        forced = plan("digits", "--steps", 5, "--eigenvalues", "population")
+        expected = optimal_grid(Population.from_spectrum(Spectrum.from_zoo("digits")).spectrum, 5, 0.002, 80.0)
+        assert forced["sigmas"] == expected.sigmas.tolist()
+        assert plan("digits", "--steps", 5)["eigenvalues"] == "sample"
+
+    def test_a_source_is_planned_as_its_saved_spectrum(self, tmp_path, few):
+        done("spectrum", few, "-o", tmp_path / "few.json", "-q")
+        assert plan(few, "--steps", 5)["sigmas"] == plan(tmp_path / "few.json", "--steps", 5)["sigmas"]
+
+    def test_compare_takes_the_same_eigenvalues(self, tmp_path, few):
+        done("spectrum", few, "-o", tmp_path / "few.json", "-q")
+        record = json.loads(done("compare", tmp_path / "few.json", "--steps", "4,5", "--format", "json"))
+        assert record["eigenvalues"] == "population"
+        assert record["sigmas"][1] == plan(tmp_path / "few.json", "--steps", 5)["sigmas"]
+
+    def test_runs_are_compared_in_a_second_reading(self, tmp_path):
+        # Runs of 20 neighbours of one loudness, as windows of one record are.
+        loud = np.repeat(np.random.default_rng(1).exponential(size=30), 20)[:, None]
+        x = np.random.default_rng(0).standard_normal((600, 4)) * loud
+        np.save(tmp_path / "x.npy", x)
+        result = run("spectrum", tmp_path / "x.npy", "-o", tmp_path / "x.json", "--runs", 12, "--batch-size", 64)
+        assert result.exit_code == 0, result.stderr
+        kept = Spectrum.load(tmp_path / "x.json").provenance["variance_error"]
+        expected = variance_error(np.sum((x - x.mean(axis=0)) ** 2, axis=1), groups=12)
+        assert kept == pytest.approx(expected, rel=5e-3)  # three digits are kept
+        assert kept > 0.1
+        said = run("plan", tmp_path / "x.json", "--steps", 3).stderr
+        assert re.search(r"The samples' total variance has a standard error of \d+ %, so the levels are sure to \d+ % only", said)
+
+    def test_items_that_are_held_need_no_second_reading(self, tmp_path, few):
+        done("spectrum", few, "-o", tmp_path / "few.json", "-q")
+        provenance = Spectrum.load(tmp_path / "few.json").provenance
+        assert provenance["left_out"]["method"] == "samples left out one by one"
+        x = np.load(few)
+        error = variance_error(np.sum((x - x.mean(axis=0)) ** 2, axis=1))
+        assert provenance["variance_error"] == pytest.approx(error, rel=5e-3)  # three digits are kept
+
+    def test_too_many_held_items_are_left_alone(self, tmp_path, few, monkeypatch):
+        monkeypatch.setattr(evidence, "_MOST_VALUES", 40 * 160 - 1)
+        done("spectrum", few, "-o", tmp_path / "few.json", "-q")
+        assert "left_out" not in Spectrum.load(tmp_path / "few.json").provenance
 
 
 class TestSpectrum:
@@ -638,6 +708,9 @@ BAD = [
     (("plan", "digits", "--steps", "3", "--path", "sd51"), "`path` must be one of edm, .* Did you mean 'sd15'"),
     (("plan", "digits", "--steps", "3", "--format", "yaml"), "`format` must be one of table, json, diffusers"),
     (("plan", "digits", "--steps", "3", "--final", "one"), "`final` must be one of zero, sigma-min"),
+    (("plan", "digits", "-n3", "--eigenvalues", "raw"), "`eigenvalues` must be one of auto, sample, population, got 'raw'"),
+    (("spectrum", "digits", "-o", "s.json", "--runs", "1"), "`runs` must be at least 2, got 1"),
+    (("spectrum", "digits", "-o", "s.json", "--runs", "9", "--part", "1/1"), "`runs` reads all of the data again, on this"),
     (("plan", "digits", "--steps", "3", "--start", "noise"), "`start` must be one of marginal, prior"),
     (("plan", "digits", "--steps", "3", "--sigma-min", "90"), "`sigma_max` must exceed `sigma_min`, got 80 and 90"),
     (("plan", "digits", "--steps", "3", "--sigma-max", "inf"), "`sigma_max` must be finite, got inf"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.integrate import quad
@@ -10,6 +13,8 @@ from eigenstep import RankWarning, Spectrum, divergence, optimal_grid
 from eigenstep.estimation import (
     Population,
     certainty,
+    choose,
+    choose_spectrum,
     dof_from_parts,
     dof_from_samples,
     dof_from_spectrum,
@@ -18,11 +23,16 @@ from eigenstep.estimation import (
     nonlinear_shrinkage,
     oracle_approximating_shrinkage,
     plan_certainty,
+    variance_error,
+    with_evidence,
 )
 from eigenstep.estimation import curve as curves
 from eigenstep.estimation import noise as noises
 from eigenstep.estimation import population as populations
 from eigenstep.moments import GramMoments, Moments, StationaryMoments
+
+SHARED = Path(os.environ.get("EIGENSTEP_SHARED", Path(__file__).parents[2] / "shared"))
+"""Where the data of the zoo lie: too large for the repository, read where they are present."""
 
 POWER = np.arange(1.0, 401.0) ** -1.5
 
@@ -381,6 +391,15 @@ def test_error_is_the_plans_divergence():
     assert sure.error == pytest.approx(value, rel=1e-12)
 
 
+def test_a_verdict_says_on_what_trust():
+    sample = sample_spectrum(normal_samples(POWER, 100))
+    trust = "That takes the samples for independent and Gaussian-like."
+    alone = plan_certainty(Population.from_spectrum(sample, replicates=3), 3, 0.002, 80.0)
+    known = plan_certainty(Population.from_spectrum(with_evidence(sample, error=0.1), replicates=3), 3, 0.002, 80.0)
+    assert alone.verdict.endswith(trust)
+    assert trust not in known.verdict
+
+
 def test_one_step_has_nothing_to_move():
     sure = plan_certainty(Population.from_spectrum(sample_spectrum(normal_samples(POWER, 50)), replicates=3), 1, 0.002, 80.0)
     assert sure.movement == 0.0
@@ -410,6 +429,129 @@ def test_intervals_cover():
         sure = plan_certainty(Population.from_spectrum(sample_spectrum(normal_samples(POWER, 100, seed))), 5, 0.002, 80.0)
         inside.append(np.mean((sure.lower[1:-1] <= wanted) & (wanted <= sure.upper[1:-1])))
     assert np.mean(inside) > 0.82  # 95 % in theory, to 3 % from 60 draws; measured 88 to 95 %
+
+
+# ---------------------------------------------------------------------- evidence and choice
+
+
+def test_variance_error_by_hand():
+    # Energies 1, 2, 3 left out in turn: means 5/2, 2, 3/2; (2/3)(1/4 + 0 + 1/4) = 1/3.
+    assert variance_error([1.0, 2.0, 3.0]) == pytest.approx((1 / 3) ** 0.5 / 2, rel=1e-12)
+    assert variance_error([4.0, 4.0, 4.0, 4.0]) == 0.0
+
+
+def test_variance_error_of_single_items_is_the_standard_error_of_a_mean():
+    energy = np.random.default_rng(0).exponential(size=500)
+    usual = np.std(energy, ddof=1) / np.sqrt(500) / np.mean(energy)
+    assert variance_error(energy, groups=500) == pytest.approx(usual, rel=1e-12)
+    assert variance_error(energy, groups=9_999) == pytest.approx(usual, rel=1e-12)  # no more runs than items
+
+
+def test_variance_error_sees_neighbours_that_depend_on_each_other():
+    energy = np.random.default_rng(0).exponential(size=240)
+    repeated = np.repeat(energy, 10)
+    usual = np.std(energy) / np.sqrt(240) / np.mean(energy)
+    # 24 runs know their own spread to 1/sqrt(48) = 14 %; three times that.
+    assert variance_error(repeated) == pytest.approx(usual, rel=0.43)
+    assert variance_error(repeated, groups=2400) == pytest.approx(usual / 10**0.5, rel=0.01)  # blind to it
+    labels = np.repeat(np.arange(240), 10)
+    shuffled = np.random.default_rng(1).permutation(2400)
+    assert variance_error(repeated[shuffled], groups=labels[shuffled]) == pytest.approx(usual, rel=0.01)
+
+
+def test_a_saved_spectrum_plans_as_its_samples_do(tmp_path):
+    x = np.random.default_rng(0).standard_t(4, (100, 1)) * normal_samples(POWER, 100)
+    with pytest.warns(RankWarning):
+        sample = Spectrum.from_samples(x)
+    kept = with_evidence(sample, curve=dof_from_samples(x))
+    kept.save(tmp_path / "kept.json")
+    again = Population.from_spectrum(Spectrum.load(tmp_path / "kept.json"))
+    direct = optimal_grid(Population.from_samples(x, folds=0).spectrum, 6, 0.002, 80.0).sigmas
+    # The file keeps nine digits of the curve, which least squares magnify.
+    assert largest_move(again.spectrum, direct) < 1e-3
+    assert largest_move(Population.from_spectrum(sample).spectrum, direct) > 0.05
+    assert "left_out" not in again.spectrum.provenance
+    assert "left out one by one" in str(again.spectrum.provenance["estimated"])
+
+
+def test_an_unsure_total_variance_widens_the_intervals():
+    sample = sample_spectrum(normal_samples(POWER, 100))
+    population = Population.from_spectrum(with_evidence(sample, error=0.3))
+    half = population.half_width([np.log(one.trace) for one in population.replicates])
+    # The drawn curves move the trace by 0.1 themselves, and 64 draws of both are correlated by about 1/sqrt(64).
+    assert half == pytest.approx(1.96 * 0.3, rel=0.06)
+    plain = Population.from_spectrum(sample)
+    little = Population.from_spectrum(with_evidence(sample, error=1e-3))
+    assert all(np.array_equal(a.eigenvalues, b.eigenvalues) for a, b in zip(plain.replicates, little.replicates, strict=True))
+    assert (plain.measured, little.measured) == (False, True)
+
+
+@pytest.mark.slow
+def test_the_ecg_spectrum_says_how_unsure_it_is():
+    file = SHARED / "data" / "ecg512.npz"
+    if not file.exists():
+        pytest.skip(f"no {file}; set EIGENSTEP_SHARED to the folder above data")
+    with np.load(file) as archive:
+        other = archive["test"] * 1e-3
+    seen = optimal_grid(Population.from_samples(other, folds=0).spectrum, 6, 0.002, 80.0).sigmas[1:-1]
+    sure = plan_certainty(Population.from_spectrum(Spectrum.from_zoo("ecg")), 6, 0.002, 80.0)
+    assert "usable" in sure.verdict
+    # Records that were not measured: from a tenth of the data, so with an interval of their own, three times as wide.
+    half = np.log(sure.upper[1:-1] / sure.sigmas[1:-1])
+    assert np.all(np.abs(np.log(seen / sure.sigmas[1:-1])) < half * np.sqrt(1 + 9))
+    assert np.all(np.abs(np.log(seen / sure.sigmas[1:-1])) > 0.1)  # and they do differ
+
+
+def test_the_formula_of_the_choice_is_silversteins():
+    x = normal_samples(POWER, 3000)
+    sample = sample_spectrum(x)
+    sigmas = np.array([1.0, 0.3, 0.1, 0.03])
+    exact = -0.5 * np.log(1 - dof(sample.eigenvalues, sigmas**2) / 2999)
+    for k in range(4):
+        # 48 levels of the curve, interpolated.
+        assert choose._off(sample, sigmas[k : k + 1]) == pytest.approx(exact[k], rel=0.02)
+
+
+def test_the_population_is_taken_where_samples_are_few():
+    truth = optimal_grid(Spectrum.from_eigenvalues(POWER), 6, 0.002, 80.0).sigmas
+    sample = sample_spectrum(normal_samples(POWER, 100))
+    chosen = choose_spectrum(sample, 0.002, 80.0)
+    assert chosen.eigenvalues == "population"
+    assert chosen.movement > 0.3
+    assert largest_move(chosen.spectrum, truth) < 0.2 < largest_move(sample, truth)  # n = 100: the luck of the draw
+    assert chosen.reason.startswith("Planned on the population's spectrum: the eigenvalues of 100 samples would put a level")
+    forced = choose_spectrum(sample, 0.002, 80.0, eigenvalues="sample")
+    assert (forced.spectrum, forced.eigenvalues, forced.movement) == (sample, "sample", None)
+
+
+def test_the_sample_is_taken_where_samples_are_many():
+    sample = sample_spectrum(normal_samples(POWER[:20], 2000))
+    # Without a floor kl has other minima not far away, which the estimate's smeared eigenvalues would prefer.
+    for goal in ({}, {"solver": "heun", "objective": "kl"}):
+        chosen = choose_spectrum(sample, 0.002, 80.0, **goal)
+        assert chosen.spectrum is sample
+        assert chosen.movement < 0.01
+    forced = choose_spectrum(sample, 0.002, 80.0, eigenvalues="population")
+    assert forced.eigenvalues == "population"
+    assert forced.movement < 0.03
+
+
+def test_what_is_no_sample_is_taken_as_it_is():
+    estimate = Population.from_spectrum(few()).spectrum
+    unknown, two = Spectrum.from_eigenvalues([2.0, 1.0]), Spectrum.from_eigenvalues([2.0, 1.0], n_samples=2)
+    for spectrum, words in ((estimate, "none of a sample"), (unknown, "an unknown number of samples"), (two, "of 2 samples")):
+        chosen = choose_spectrum(spectrum, 0.002, 80.0)
+        assert chosen.spectrum is spectrum
+        assert words in chosen.reason
+    with pytest.raises(ValueError, match="is an estimate already"):
+        choose_spectrum(estimate, 0.002, 80.0, eigenvalues="population")
+
+
+def test_a_choice_says_its_doubt():
+    sample = Spectrum.from_eigenvalues([2.0, 1.0], n_samples=4000)
+    assert choose_spectrum(with_evidence(sample, error=0.02), 0.002, 80.0).doubt == ""
+    doubt = choose_spectrum(with_evidence(sample, error=0.21), 0.002, 80.0).doubt
+    assert doubt == "The samples' total variance has a standard error of 21 %, so the levels are sure to 23 % only."
 
 
 # ---------------------------------------------------------------------- shrinkages
@@ -544,6 +686,14 @@ def part(dim, items=4):
         (lambda: dof_from_samples(np.eye(4), groups=[1] * 4), r"`groups` must name at least 2 groups"),
         (lambda: dof_from_parts([part(2)] * 2), r"`number of parts` must be at least 3, got 2"),
         (lambda: dof_from_parts([part(2), part(2), part(3)]), r"`parts` must hold items of one shape, got \(2,\), \(3,\)"),
+        (lambda: variance_error([1.0, 2.0]), r"`number of samples` must be at least 3, got 2"),
+        (lambda: variance_error([1.0, -2.0, 3.0]), r"`energies` must be squared distances, not all of them 0, got -2"),
+        (lambda: variance_error([0.0, 0.0, 0.0]), r"`energies` must be squared distances, not all of them 0"),
+        (lambda: variance_error([1.0, 2.0, 3.0], groups=1), r"`groups` must be at least 2, got 1"),
+        (lambda: variance_error([1.0, 2.0, 3.0], groups=[1, 2]), r"`groups` must hold one label per sample \(3\)"),
+        (lambda: with_evidence(few(), error=-0.1), r"`error` must be at least 0, got -0\.1"),
+        (lambda: with_evidence(few(), curve=dof_from_samples(np.eye(5))), r"`curve` must be of the spectrum's own samples"),
+        (lambda: choose_spectrum(few(), 0.002, 80.0, eigenvalues="raw"), r"`eigenvalues` must be one of auto, sample, pop"),
         (lambda: noise_check(few().binned(4)), None),
         (lambda: noise_check(Spectrum.from_zoo("cifar10")), r"`spectrum` must hold the sample's own eigenvalues"),
         (lambda: nonlinear_shrinkage(few()), r"`spectrum.n_samples` must be at least 12, got 5"),

@@ -12,6 +12,7 @@ from eigenstep.solvers import SOLVERS
 from eigenstep.spectrum import Spectrum
 
 if TYPE_CHECKING:
+    from eigenstep.estimation import ChosenSpectrum
     from eigenstep.optimal import GridResult
 
 EDM_RANGE = (0.002, 80.0)
@@ -30,6 +31,7 @@ class Aim:
     sigma_max: float
     final: float | None
     start: str
+    eigenvalues: str
 
     @classmethod
     def from_options(
@@ -43,6 +45,7 @@ class Aim:
         sigma_max: float | None,
         final_name: str,
         start: str,
+        eigenvalues: str,
     ) -> Aim:
         """Check the names and fill in the range, before anything long begins."""
         choice(final_name, ("zero", "sigma-min"), "final")
@@ -57,6 +60,7 @@ class Aim:
             sigma_max=high if sigma_max is None else sigma_max,
             final=0.0 if final_name == "zero" else None,
             start=choice(start, STARTS, "start"),
+            eigenvalues=choice(eigenvalues, ("auto", "sample", "population"), "eigenvalues"),
         )
 
     @property
@@ -73,6 +77,14 @@ class Aim:
             "noise_floor": self.noise_floor,
             "start": self.start,
         }
+
+    def chosen(self, spectrum: Spectrum) -> ChosenSpectrum:
+        """What to plan on: the measured eigenvalues, or the population's."""
+        from eigenstep.estimation import choose_spectrum
+
+        return choose_spectrum(
+            spectrum, self.sigma_min, self.sigma_max, eigenvalues=self.eigenvalues, final=self.final, **self.measure
+        )
 
     def optimum(self, spectrum: Spectrum, n: int) -> GridResult:
         """The optimal grid of `n` steps."""

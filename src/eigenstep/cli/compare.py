@@ -15,11 +15,11 @@ from eigenstep.cli.options import PLAN_OPTIONS, QUIET, READING, SOURCE_OPTIONS, 
 from eigenstep.cli.outputs import check_output
 from eigenstep.cli.progress import progress
 from eigenstep.cli.records import common_record, finite, json_text
-from eigenstep.cli.sources import spectrum_of
+from eigenstep.cli.sources import chosen_for, spectrum_of
 from eigenstep.cli.tables import ERROR_NAMES, ratio_text, rendered, title
-from eigenstep.spectrum import Spectrum
 
 if TYPE_CHECKING:
+    from eigenstep.estimation import ChosenSpectrum
     from eigenstep.optimal import GridResult
 
 WELL_KNOWN = ("karras", "exponential", "kl_optimal", "ays_sd15")
@@ -27,12 +27,12 @@ WELL_KNOWN = ("karras", "exponential", "kl_optimal", "ays_sd15")
 
 
 def _record(
-    aim: Aim, spectrum: Spectrum, name: str, rows: list[tuple[int, GridResult, dict[str, float]]]
+    aim: Aim, chosen: ChosenSpectrum, name: str, rows: list[tuple[int, GridResult, dict[str, float]]]
 ) -> dict[str, Any]:
     """Everything a comparison says, as plain JSON values; null where a baseline has no grid of that many steps."""
     names = dict.fromkeys(key for *_, values in rows for key in values)
     return {
-        **common_record(aim, spectrum, name),
+        **common_record(aim, chosen, name),
         "steps": [n for n, *_ in rows],
         "sigmas": [result.sigmas.tolist() for _, result, _ in rows],
         "values": [result.value for _, result, _ in rows],
@@ -109,16 +109,17 @@ def command(data: str, counts: str, plot: str | None, form: str, quiet: bool, **
     reading = {key: options.pop(key) for key in READING}
     aim = Aim.from_options(**options)
     spectrum, name = spectrum_of(data, quiet, **reading)
+    chosen = chosen_for(aim, spectrum, quiet)
     rows: list[tuple[int, GridResult, dict[str, float]]] = []
     try:
         with progress("planning", quiet) as report:
             for n in steps:
-                rows.append((n, aim.optimum(spectrum, n), aim.baselines(spectrum, n)))
+                rows.append((n, aim.optimum(chosen.spectrum, n), aim.baselines(chosen.spectrum, n)))
                 report(len(rows), len(steps))
     finally:
         # After Ctrl-C or a failure, what is done is still shown.
         if rows:
-            record = _record(aim, spectrum, name, rows)
+            record = _record(aim, chosen, name, rows)
             click.echo(json_text(record) if form == "json" else _table(record))
     if plot is not None:
         _plot(record, plot)

@@ -61,6 +61,14 @@ PLAN_OPTIONS = (
         metavar="TAU",
         help="Ignore details below this standard deviation, in units of the data.",
     ),
+    click.option(
+        "--eigenvalues",
+        default="auto",
+        show_default=True,
+        metavar="auto|sample|population",
+        help="Plan on the sample's own eigenvalues, on those estimated for the population behind it, or on the latter "
+        "where the former would put a level more than 3 % off.",
+    ),
     click.option("--path", "path_name", metavar="NAME", help=f"Noise path of the model: {', '.join(PATHS)}."),
     click.option(
         "--sigma-min",

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import click
 
 from eigenstep.cli.errors import ARGUMENTS, say
+from eigenstep.cli.evidence import read_again, with_evidence_of
 from eigenstep.spectrum import Spectrum
 
 if TYPE_CHECKING:
-    from eigenstep.data import Measurement
+    from eigenstep.data import Measurement, Source
 
 
 def check_output(path: str, suffixes: tuple[str, ...]) -> None:
@@ -52,9 +53,18 @@ def refuge_for(result: Spectrum | Measurement, name: str) -> Path:
 
 
 def write_spectrum(
-    measurement: Measurement, output: str | None, report: str | None, bins: int | None, quiet: bool
+    measurement: Measurement,
+    output: str | None,
+    report: str | None,
+    bins: int | None,
+    quiet: bool,
+    *,
+    again: tuple[Source, int] | None = None,
 ) -> None:
-    """The spectrum of a measurement, and what is asked of it: a file, a report."""
+    """The spectrum of a measurement, and what is asked of it: a file, a report.
+
+    `again` is the source to read once more, and in how many runs, for how sure the total variance is.
+    """
     if output is None and report is None:
         return
     command = shlex.join(["eigenstep", *click.get_current_context().meta[ARGUMENTS]])
@@ -66,6 +76,10 @@ def write_spectrum(
             f"the spectrum of {measurement.moments.dim} dimensions does not fit into memory. The accumulator is safe in "
             f"{refuge}: run `eigenstep merge` on it where there is more"
         ) from error
+    if again is None:
+        measured = with_evidence_of(measurement, measured)
+    else:
+        measured = read_again(again[0], measurement, with_evidence_of(measurement, measured), again[1], quiet)
     if output is not None:
         kept = measured if bins is None else measured.binned(bins)
         save(kept, Path(output))

@@ -13,22 +13,22 @@ from eigenstep.cli.aim import Aim
 from eigenstep.cli.errors import say
 from eigenstep.cli.options import PLAN_OPTIONS, QUIET, READING, SOURCE_OPTIONS, with_options
 from eigenstep.cli.records import common_record, finite, json_text
-from eigenstep.cli.sources import spectrum_of
+from eigenstep.cli.sources import chosen_for, spectrum_of
 from eigenstep.cli.tables import ERROR_NAMES, ratio_text, rendered, title
 from eigenstep.paths import PATHS
 from eigenstep.solvers import SOLVERS
-from eigenstep.spectrum import Spectrum
 
 if TYPE_CHECKING:
+    from eigenstep.estimation import ChosenSpectrum
     from eigenstep.optimal import GridResult
 
 
-def _record(aim: Aim, spectrum: Spectrum, name: str, result: GridResult) -> dict[str, Any]:
+def _record(aim: Aim, chosen: ChosenSpectrum, name: str, result: GridResult) -> dict[str, Any]:
     """Everything a plan says, as plain JSON values: the format that `--format json` promises."""
     n = len(result.sigmas) - 1
     times = None if aim.path is None else aim.path.sigma_to_t(result.sigmas[:-1]).tolist()
     return {
-        **common_record(aim, spectrum, name),
+        **common_record(aim, chosen, name),
         "steps": n,
         "nfe": SOLVERS[aim.solver].nfe(n, final=aim.final),
         "sigmas": result.sigmas.tolist(),
@@ -36,7 +36,7 @@ def _record(aim: Aim, spectrum: Spectrum, name: str, result: GridResult) -> dict
         "value": result.value,
         "converged": result.converged,
         "message": result.message,
-        "baselines": {key: finite(value) for key, value in aim.baselines(spectrum, n).items()},
+        "baselines": {key: finite(value) for key, value in aim.baselines(chosen.spectrum, n).items()},
     }
 
 
@@ -149,7 +149,8 @@ def command(data: str, steps: int, form: str, quiet: bool, **options: Any) -> No
             f"got {aim.solver!r}; take the levels from --format json for your own sampler."
         )
     spectrum, name = spectrum_of(data, quiet, **reading)
-    result = aim.optimum(spectrum, steps)
+    chosen = chosen_for(aim, spectrum, quiet)
+    result = aim.optimum(chosen.spectrum, steps)
     if not result.converged:
         say(f"warning: the search stopped early ({result.message}); this is the best grid it found.")
-    click.echo(write(_record(aim, spectrum, name, result)))
+    click.echo(write(_record(aim, chosen, name, result)))

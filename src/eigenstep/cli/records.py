@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eigenstep._version import __version__
 from eigenstep.cli.aim import Aim
-from eigenstep.spectrum import Spectrum
+
+if TYPE_CHECKING:
+    from eigenstep.estimation import ChosenSpectrum
 
 
-def common_record(aim: Aim, spectrum: Spectrum, name: str) -> dict[str, Any]:
+def common_record(aim: Aim, chosen: ChosenSpectrum, name: str) -> dict[str, Any]:
     """What `plan` and `compare` both say: the spectrum and the aim."""
+    spectrum = chosen.spectrum
     return {
         "version": __version__,
         "spectrum": {
@@ -26,6 +29,8 @@ def common_record(aim: Aim, spectrum: Spectrum, name: str) -> dict[str, Any]:
             "binning_error": spectrum.binning_error,
             "provenance": dict(spectrum.provenance),
         },
+        "eigenvalues": chosen.eigenvalues,
+        "eigenvalues_reason": f"{chosen.reason} {chosen.doubt}".strip(),
         "solver": aim.solver,
         "objective": aim.objective,
         "noise_floor": aim.noise_floor,

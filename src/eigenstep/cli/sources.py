@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import glob
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from eigenstep.cli.aim import Aim
 from eigenstep.cli.errors import say
+from eigenstep.cli.evidence import with_evidence_of
 from eigenstep.cli.progress import progress
-from eigenstep.spectrum import JSON, Spectrum, zoo_names
+from eigenstep.spectrum import Spectrum, zoo_names
+
+if TYPE_CHECKING:
+    from eigenstep.estimation import ChosenSpectrum
 
 
 def spectrum_of(data: str, quiet: bool, **reading: Any) -> tuple[Spectrum, str]:
@@ -28,6 +32,14 @@ def spectrum_of(data: str, quiet: bool, **reading: Any) -> tuple[Spectrum, str]:
     return measured, str(measured.provenance["name"])
 
 
+def chosen_for(aim: Aim, spectrum: Spectrum, quiet: bool) -> ChosenSpectrum:
+    """Which eigenvalues to plan on, said in a line where they are not the measured ones or the levels are in doubt."""
+    chosen = aim.chosen(spectrum)
+    if not quiet and (chosen.eigenvalues == "population" or chosen.doubt):
+        say(f"{chosen.reason} {chosen.doubt}".strip())
+    return chosen
+
+
 def _holds_spectrum(path: Path) -> bool:
     """Whether `path` is a saved spectrum: any .json, or an .npz with a spectrum's own arrays."""
     if path.suffix.lower() != ".npz" or not path.is_file():
@@ -39,12 +51,11 @@ def _holds_spectrum(path: Path) -> bool:
         return False
 
 
-def _measured(
-    source: str | list[str], quiet: bool, *, provenance: Mapping[str, JSON] | None = None, **reading: Any
-) -> Spectrum:
+def _measured(source: str, quiet: bool, **reading: Any) -> Spectrum:
     """The spectrum of the data at `source`, measured with a progress bar."""
-    from eigenstep.data import measure, open_source
+    from eigenstep.data import accumulate, open_source
 
     opened = open_source(source, **{key: value for key, value in reading.items() if value is not None})
     with progress("measuring", quiet) as report:
-        return measure(opened, progress=report, provenance=provenance)
+        measurement = accumulate(opened, progress=report)
+    return with_evidence_of(measurement, measurement.spectrum())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from eigenstep._checks import integer
 from eigenstep.cli.errors import say, terminable
 from eigenstep.cli.options import OUTPUT_OPTIONS, QUIET, SOURCE_OPTIONS, WORK_OPTIONS, with_options
 from eigenstep.cli.outputs import check_outputs, save, write_spectrum
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
 @click.option(
     "--accumulator", metavar="FILE", help="Where to save the accumulator, an .npz file that `eigenstep merge` reads."
 )
+@click.option(
+    "--runs",
+    type=int,
+    metavar="G",
+    help="Read the data once more and compare G runs of neighbours: how sure is the total variance, if items depend on "
+    "each other?",
+)
 @click.option("--name", help="A name to keep with it. Default: the source's.")
 @with_options(WORK_OPTIONS)
 @with_options(SOURCE_OPTIONS)
@@ -35,6 +43,7 @@ def command(
     accumulator: str | None,
     part: str | None,
     dask: str | None,
+    runs: int | None,
     quiet: bool,
     **options: Any,
 ) -> None:
@@ -52,6 +61,10 @@ def command(
     from eigenstep.data import open_source
 
     check_outputs(output, report, accumulator, options["checkpoint"])
+    if runs is not None:
+        integer(runs, "runs", minimum=2)
+        if part is not None or dask is not None:
+            raise ValueError("`runs` reads all of the data again, on this machine: leave out --part and --dask.")
     work = {key: options.pop(key) for key in ("method", "precision", "checkpoint", "checkpoint_every", "resume")}
     memory = options.pop("memory")
     work["memory"] = None if memory is None else round(memory * 2**30)
@@ -69,7 +82,7 @@ def command(
         save(measurement, Path(accumulator), "accumulator")
         if not quiet:
             say(f"saved the accumulator of {measurement.count} items to {accumulator}.")
-    write_spectrum(measurement, output, report, bins, quiet)
+    write_spectrum(measurement, output, report, bins, quiet, again=None if runs is None else (source, runs))
 
 
 def _accumulated(source: Source, quiet: bool, *, checkpoint: str | None, **work: Any) -> Measurement:

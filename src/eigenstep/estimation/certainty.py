@@ -17,6 +17,7 @@ ENOUGH, CHEAP = 0.03, 0.01
 """Samples are enough where planned sigmas move by at most the first, or cost at most the second (`regret`)."""
 USABLE, BEARABLE = 0.10, 0.05
 """Likewise for a usable plan; beyond both, the samples are too few."""
+_ON_TRUST = " That takes the samples for independent and Gaussian-like."
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class PlanCertainty:
     enough_samples : int
         Samples at which `movement` would be 3 %, since it falls like 1/sqrt(n); two digits.
     verdict : str
-        A sentence or two. Enough: `movement` <= 3 % or `regret` <= 1 %; usable: <= 10 % or <= 5 %; else too few.
+        A sentence or two. Enough: `movement` <= 3 % or `regret` <= 1 %; usable: <= 10 % or <= 5 %; else too few. Where
+        nothing was measured on the samples themselves (`Population.measured`), it says on what trust.
     """
 
     sigmas: Float
@@ -96,7 +98,7 @@ def plan_certainty(
     >>> population = Population.from_spectrum(Spectrum.from_zoo("fashion-mnist"))
     >>> sure = plan_certainty(population, 6, 0.002, 80.0)
     >>> sure.movement < 0.03, sure.verdict.split(": ")[1]
-    (True, 'enough samples.')
+    (True, 'enough samples. That takes the samples for independent and Gaussian-like.')
     """
     goal = {"solver": solver, "objective": objective, "noise_floor": noise_floor, "start": start}
     # Random restarts look for better minima end to end; replicates are planned as the plan itself is.
@@ -137,7 +139,7 @@ def plan_certainty(
         regret=regret,
         n_samples=n_samples,
         enough_samples=enough,
-        verdict=_verdict(movement, regret, enough, n),
+        verdict=_verdict(movement, regret, enough, n) + ("" if population.measured or n == 1 else _ON_TRUST),
     )
 
 
@@ -167,19 +169,20 @@ def _gamma(spectrum: object, objective: str, noise_floor: float, low: float, hig
 def _verdict(movement: float, regret: float, enough: int, n: int) -> str:
     if n == 1:
         return "One step has no level to plan, so nothing can move."
-    moved = f"Planned sigmas move by at most {_percent(movement)}"
+    moved = f"Planned sigmas move by at most {percent(movement)}"
     if movement <= ENOUGH:
         return f"{moved}: enough samples."
-    cost = f"which costs at most {_percent(regret)} of the predicted error"
+    cost = f"which costs at most {percent(regret)} of the predicted error"
     if regret <= CHEAP:
         word = "enough samples"
     elif movement <= USABLE or regret <= BEARABLE:
         word = "usable"
     else:
         word = "too few samples"
-    return f"{moved}, {cost}: {word}. About {enough:,} samples would hold them to {_percent(ENOUGH)}."
+    return f"{moved}, {cost}: {word}. About {enough:,} samples would hold them to {percent(ENOUGH)}."
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """A share in per cent, in words: two digits below ten."""
     percent = 100 * share
     return f"{percent:.0f} %" if percent >= 9.95 or abs(percent - round(percent)) < 1e-9 else f"{percent:.1f} %"

@@ -96,15 +96,9 @@ def dof_from_spectrum(spectrum: Spectrum) -> DofCurve:
     (2, 48, True)
     """
     freedom = freedom_of(spectrum)
-    if spectrum.provenance.get("form") == "stationary":
-        raise ValueError(
-            "`spectrum` comes from the stationary form, whose powers are averages over frequencies, not eigenvalues of a "
-            "sample covariance: they carry no bias to undo. Use it as it is."
-        )
-    if "estimated" in spectrum.provenance:
-        raise ValueError(
-            f"`spectrum` is an estimate already ({spectrum.provenance['estimated']}); pass the sample's own spectrum."
-        )
+    why = why_final(spectrum)
+    if why:
+        raise ValueError(why)
     lam, m = spectrum.eigenvalues, spectrum.multiplicities
     zeros = 0.0 if freedom < spectrum.dim else float(spectrum.dim - spectrum.rank)
     ridges = _ridges(lam, _TRIES)
@@ -336,6 +330,18 @@ def freedom_of(spectrum: Spectrum) -> int:
             "`n_samples` where the spectrum is made."
         )
     return integer(spectrum.n_samples, "spectrum.n_samples", minimum=3) - 1
+
+
+def why_final(spectrum: Spectrum) -> str:
+    """Why these are no sample eigenvalues to mend; empty where they are."""
+    if spectrum.provenance.get("form") == "stationary":
+        return (
+            "`spectrum` comes from the stationary form, whose powers are averages over frequencies, not eigenvalues of a "
+            "sample covariance: they carry no bias to undo. Use it as it is."
+        )
+    if "estimated" in spectrum.provenance:
+        return f"`spectrum` is an estimate already ({spectrum.provenance['estimated']}); pass the sample's own spectrum."
+    return ""
 
 
 def _ridges(lam: Float, count: int) -> Float:

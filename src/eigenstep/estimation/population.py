@@ -22,6 +22,7 @@ from eigenstep.estimation.curve import (
     resolvable,
     with_deviations,
 )
+from eigenstep.estimation.evidence import LEFT_OUT, kept_curve, kept_variance_error
 from eigenstep.moments import Accumulator, GramMoments, Moments
 from eigenstep.spectrum import RankWarning, Spectrum
 
@@ -68,6 +69,8 @@ class Population:
     resolution : float
         Noise level sigma below which the samples say nothing of single eigenvalues, only of their sum; data units. The
         spectrum below resolution^2 is one of many that would do.
+    variance_error : float or None
+        Relative standard error of the total variance, where it was measured on the samples and kept with the spectrum.
 
     Examples
     --------
@@ -89,11 +92,12 @@ class Population:
     curve: DofCurve
     inflation: float
     resolution: float
+    variance_error: float | None = None
 
     @property
     def measured(self) -> bool:
         """Whether the uncertainty was measured on samples or parts left out, and not derived for Gaussian samples."""
-        return len(self.curve.deviations) > 0
+        return len(self.curve.deviations) > 0 or self.variance_error is not None
 
     @property
     def noise_floor(self) -> float:
@@ -155,16 +159,22 @@ class Population:
 
     @classmethod
     def from_spectrum(cls, spectrum: Spectrum, *, replicates: int = 64, seed: int = 0) -> Population:
-        """From sample eigenvalues alone: independent samples, Gaussian or nearly so, are taken for granted.
+        """From sample eigenvalues, and from what `with_evidence` kept beside them.
 
-        Heavy tails and mixtures break it (measured on images: docs/few_samples.md); `from_samples` does without.
+        Alone, they take independent samples, Gaussian or nearly so, for granted. Heavy tails and mixtures break that
+        (measured on images: docs/few_samples.md). A kept curve takes its place; a kept error of the total variance, where
+        it exceeds that of such samples, goes to the replicates as a common factor of all eigenvalues.
 
         Raises
         ------
         ValueError
-            `n_samples` is unknown or below 3.
+            `n_samples` is unknown or below 3; as `dof_from_spectrum` does.
         """
-        return cls._fitted(dof_from_spectrum(spectrum), spectrum, replicates, seed)
+        silverstein = dof_from_spectrum(spectrum)
+        curve = kept_curve(spectrum) or silverstein
+        fitted = cls._fitted(curve, spectrum, replicates, seed)
+        error = kept_variance_error(spectrum)
+        return fitted if error is None else fitted._with_variance_error(error, seed)
 
     @classmethod
     def from_samples(
@@ -245,6 +255,16 @@ class Population:
             seen = moments.spectrum()
         return cls.from_spectrum(seen, replicates=replicates, seed=seed)
 
+    def _with_variance_error(self, error: float, seed: int) -> Population:
+        """The replicates times a common factor, for what the total variance varies beyond independent Gaussian samples."""
+        lam, m = self.spectrum.eigenvalues, self.spectrum.multiplicities
+        gaussian = 2 * float(m @ lam**2) / (self.curve.freedom * self.spectrum.trace**2)
+        beyond = np.sqrt(max(error**2 - gaussian, 0.0))
+        normals = _balanced_normals(np.random.default_rng(seed + 1), len(self.replicates), 1)[:, 0]
+        factors = np.exp(beyond * normals)
+        again = [replace(one, eigenvalues=one.eigenvalues * by) for one, by in zip(self.replicates, factors, strict=True)]
+        return replace(self, replicates=tuple(again), variance_error=error)
+
     @classmethod
     def _fitted(
         cls, curve: DofCurve, seen: Spectrum, replicates: int, seed: int, others: Sequence[DofCurve] = ()
@@ -252,7 +272,9 @@ class Population:
         """From a curve, and from those of the samples without each fold, where they were made."""
         replicates = integer(replicates, "replicates", minimum=2)
         record = {"estimated": f"population spectrum from {seen.n_samples} samples: {curve.method}"}
-        seen = replace(seen, provenance={**seen.provenance, **record})
+        # The curve was for this estimate; as a record of it, its method is enough.
+        kept = {key: value for key, value in seen.provenance.items() if key != LEFT_OUT}
+        seen = replace(seen, provenance={**kept, **record})
         fit = _Fit(curve)
         draws = fit.draws(replicates, seed)
         if others:
