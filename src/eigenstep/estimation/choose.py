@@ -144,4 +144,5 @@ def _doubt(spectrum: Spectrum) -> str:
     levels = float(np.expm1(0.98 * error))
     if levels <= ENOUGH:
         return ""
-    return f"The samples' total variance has a standard error of {percent(error)}, so the levels are sure to {percent(levels)} only."
+    known = f"a standard error of {percent(error)}"
+    return f"The samples' total variance has {known}, so the levels are sure to {percent(levels)} only."
