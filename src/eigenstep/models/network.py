@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,7 @@ class TorchNetwork:
 
     def __init__(
         self,
-        module: Callable[..., Any],
+        module: Any,
         *,
         call: Callable[..., Any] | None = None,
         time_label: Callable[[float], float] | None = None,
@@ -71,13 +72,16 @@ class TorchNetwork:
         """Move the module where it is to run."""
         torch = torch_module()
         self.batch_size = None if batch_size is None else _checks.integer(batch_size, "batch_size")
-        parameters = module.parameters() if isinstance(module, torch.nn.Module) else ()
-        own = next((each for each in parameters if each.is_floating_point()), None)
+        self.module = module
+        tensors = chain(module.parameters(), module.buffers()) if isinstance(module, torch.nn.Module) else ()
+        own = next((each for each in tensors if each.is_floating_point()), None)
         self.device = torch_device(device) if device is not None else torch.device("cpu") if own is None else own.device
         self.dtype = torch_dtype(dtype) if dtype is not None else torch.float32 if own is None else own.dtype
-        if isinstance(module, torch.nn.Module) and (device is not None or dtype is not None):
-            module.to(device=self.device, dtype=self.dtype)
-        self.module = module
+        # Only where there is something to do: diffusers warns of every change of type.
+        if own is not None and own.dtype != self.dtype:
+            module.to(dtype=self.dtype)
+        if own is not None and own.device != self.device:
+            module.to(device=self.device)
         self.call = module if call is None else call
         self.time_label = time_label
         self.arguments = {name: self._placed(value) for name, value in (arguments or {}).items()}
