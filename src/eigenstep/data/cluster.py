@@ -68,7 +68,7 @@ def accumulate_on_cluster(
     # Begun here: what "auto" chooses depends on the memory of the machine that chooses, and all must choose alike.
     fresh = begun(source, share, method=method, precision=precision, memory=memory)
     (reading,) = fresh.readings
-    with _client(address) as client:
+    with cluster_client(address) as client:
         measurement = _tree(client, chosen, Start.of(fresh), progress)
     chosen.judge(measurement.count, measurement.skipped)
     if progress is not None:
@@ -79,7 +79,7 @@ def accumulate_on_cluster(
 
 
 @contextmanager
-def _client(address: str) -> Iterator[Client]:
+def cluster_client(address: str) -> Iterator[Client]:
     """A client of the cluster at `address`; a local cluster is made, and ends with the block."""
     try:
         from distributed import Client, LocalCluster

@@ -1,5 +1,18 @@
 """Planned grids beside hand-made ones on a real network: distances, their intervals, and runs that can be gone on with."""
 
+from eigenstep.evaluation.cells import Cell
+from eigenstep.evaluation.competitors import OURS, WITHOUT_WARM, Entry, GaugePlanner, Planner
+from eigenstep.evaluation.contest import Evaluation, Verdict, evaluate
+from eigenstep.evaluation.features import (
+    KINDS,
+    ConvolutionFeatures,
+    Features,
+    PixelFeatures,
+    PretrainedFeatures,
+    features_named,
+    random_convolutions,
+    trained_features,
+)
 from eigenstep.evaluation.metrics import (
     Interval,
     KernelDistance,
@@ -13,17 +26,36 @@ from eigenstep.evaluation.metrics import (
     squared_errors,
     t_interval,
 )
+from eigenstep.evaluation.subject import Model
 
 __all__ = [
+    "KINDS",
+    "OURS",
+    "WITHOUT_WARM",
+    "Cell",
+    "ConvolutionFeatures",
+    "Entry",
+    "Evaluation",
+    "Features",
+    "GaugePlanner",
     "Interval",
     "KernelDistance",
+    "Model",
+    "PixelFeatures",
+    "Planner",
+    "PretrainedFeatures",
+    "Verdict",
     "bootstrap_interval",
+    "evaluate",
+    "features_named",
     "frechet_distance",
     "gaussian_frechet",
     "kernel_distance",
     "paired_interval",
+    "random_convolutions",
     "rmse",
     "sliced_w2",
     "squared_errors",
     "t_interval",
+    "trained_features",
 ]

@@ -1,0 +1,287 @@
+"""The model that is judged: how every process and device gets its own, and whether it fits the data."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from eigenstep._checks import Float, real_array
+from eigenstep.models import ErrorCurve, error_curve, load_denoiser
+from eigenstep.spectrum import Spectrum
+
+_SPEC = re.compile(r"(?P<module>.+):(?P<function>[A-Za-z_]\w*)(?:\((?P<arguments>[^()]*)\))?")
+
+MISFIT = 2.0
+"""Where the model errs at every level by this factor beyond the Cramér–Rao bound, it was trained on other data."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """How to get the denoiser, in this process or in another.
+
+    Parameters
+    ----------
+    source : str or object
+        A diffusers folder (as for `models.load_denoiser`); "module:function", "file.py:function" or either with arguments in
+        brackets, "file.py:function(a, b)", text each, which returns a denoiser D(x~, sigma) on torch tensors; or a denoiser
+        or pipeline itself, which stays in this process and on its device.
+    options : mapping
+        Passed by name to `load_denoiser`, or to the function.
+
+    Raises
+    ------
+    ValueError
+        Where text is neither a folder nor names a function.
+
+    Examples
+    --------
+    >>> Model(lambda x, sigma: x / (1 + sigma**2)).load()(3.0, 1.0)
+    1.5
+    """
+
+    source: Any
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what can be no model before any work."""
+        if isinstance(self.source, (str, os.PathLike)) and not Path(self.source).expanduser().is_dir():
+            match = _SPEC.fullmatch(str(self.source))
+            if match is None:
+                raise ValueError(
+                    f"`model` must be a folder of a diffusers pipeline or module:function, got {str(self.source)!r}; check "
+                    "the path."
+                )
+            if match["module"].endswith(".py") and not Path(match["module"]).expanduser().is_file():
+                raise ValueError(f"`model` {str(self.source)!r}: there is no file {match['module']!r}.")
+
+    @property
+    def name(self) -> str:
+        """A short name for titles."""
+        if not isinstance(self.source, (str, os.PathLike)):
+            return type(self.source).__name__
+        match = _SPEC.fullmatch(str(self.source))
+        if match is None:
+            return Path(self.source).expanduser().resolve().name
+        return match["arguments"] or f"{Path(match['module']).stem}:{match['function']}"
+
+    @property
+    def travels(self) -> bool:
+        """Whether another process can make it."""
+        return isinstance(self.source, (str, os.PathLike))
+
+    def load(self, device: Any = None) -> Any:
+        """The denoiser on a device.
+
+        Raises
+        ------
+        ValueError
+            Where the module or the function is not there, or does not return a function; as `load_denoiser` does.
+        """
+        if self.travels and Path(self.source).expanduser().is_dir():
+            return load_denoiser(self.source, device=device, **self.options)
+        if not self.travels:
+            is_pipeline = hasattr(self.source, "scheduler")
+            return load_denoiser(self.source, device=device, **self.options) if is_pipeline else self.source
+        match = _SPEC.fullmatch(str(self.source))
+        assert match is not None
+        function = getattr(_module(match["module"]), match["function"], None)
+        if not callable(function):
+            raise ValueError(f"`model` {str(self.source)!r}: {match['module']} has no function {match['function']!r}.")
+        arguments = [part.strip() for part in match["arguments"].split(",")] if match["arguments"] else []
+        options = dict(self.options)
+        if device is not None and "device" in inspect.signature(function).parameters:
+            options["device"] = device
+        denoiser = function(*arguments, **options)
+        if not callable(denoiser):
+            raise ValueError(f"`model` {str(self.source)!r} must return a denoiser D(x, sigma), got {type(denoiser).__name__}.")
+        return denoiser
+
+
+def _module(name: str) -> Any:
+    """A module by name, from the current folder too, or by file."""
+    if not name.endswith(".py"):
+        if os.getcwd() not in sys.path:
+            sys.path.insert(0, os.getcwd())
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            raise ValueError(f"`model`: there is no module {name!r} ({error}); name a file as path/to/{name}.py.") from error
+    path = Path(name).expanduser().resolve()
+    # The file's neighbours, as if it were run itself.
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def fitted_items(denoiser: Any, items: Float) -> Float:
+    """The items in the shape that the denoiser states, where they differ by axes of length 1 alone.
+
+    Raises
+    ------
+    ValueError
+        For another shape.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> fitted_items(SimpleNamespace(item_shape=(1, 2, 2)), np.zeros((5, 2, 2))).shape
+    (5, 1, 2, 2)
+    """
+    wanted = getattr(denoiser, "item_shape", None)
+    shape = items.shape[1:]
+    if wanted is None or tuple(wanted) == shape:
+        return items
+    if [side for side in wanted if side != 1] == [side for side in shape if side != 1]:
+        return items.reshape(len(items), *wanted)
+    raise ValueError(
+        f"the model takes items of shape {tuple(wanted)} and the data have {shape}; read the data in the model's shape "
+        "(--size, --crop, --gray or --rgb)."
+    )
+
+
+def on_arrays(denoiser: Any, *, device: Any = None) -> Callable[[Any, float], Any]:
+    """The denoiser on numpy arrays, through float32 tensors on a device, without gradients.
+
+    >>> shrink = on_arrays(lambda x, sigma: x / (1 + sigma**2))
+    >>> shrink(np.ones((1, 2)), 1.0).tolist()
+    [[0.5, 0.5]]
+    """
+    import torch
+
+    def call(x: Any, sigma: float) -> Any:
+        with torch.no_grad():
+            found = denoiser(torch.as_tensor(np.asarray(x), dtype=torch.float32, device=device), float(sigma))
+        return found.double().cpu().numpy()
+
+    return call
+
+
+def check_calls(denoiser: Any, item_shape: Sequence[int], sigma: float, *, device: Any = None) -> None:
+    """Call the model once on two items of noise.
+
+    Raises
+    ------
+    ValueError
+        Where it fails on items of this shape, or gives another shape.
+
+    Examples
+    --------
+    >>> check_calls(lambda x, sigma: x[:, :1], (2,), 1.0)
+    Traceback (most recent call last):
+    ...
+    ValueError: the model gives items of shape (1,) for the data's (2,): model and data differ in shape.
+    """
+    noise = sigma * np.random.default_rng(0).standard_normal((2, *item_shape))
+    try:
+        found = np.shape(on_arrays(denoiser, device=device)(noise, sigma))
+    except (RuntimeError, IndexError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"the model fails on items of the data's shape {tuple(item_shape)} ({type(error).__name__}: "
+            f"{' '.join(str(error).split())}); if they differ in shape, read the data in the model's."
+        ) from error
+    if found != noise.shape:
+        raise ValueError(
+            f"the model gives items of shape {found[1:]} for the data's {tuple(item_shape)}: model and data differ in shape."
+        )
+
+
+def measured_fit(
+    denoiser: Any,
+    items: ArrayLike,
+    spectrum: Spectrum,
+    *,
+    sigma_min: float,
+    sigma_max: float,
+    levels: int = 25,
+    batch_size: int = 100,
+    device: Any = None,
+    progress: Callable[[int], None] | None = None,
+) -> ErrorCurve:
+    """The error curve of the model on the data, or a refusal where it says that the model was trained on other data.
+
+    Parameters
+    ----------
+    items : (n, *item_shape) array
+    spectrum : Spectrum
+        Of the same data.
+    sigma_min, sigma_max, levels, batch_size, progress
+        As for `models.error_curve`.
+
+    Raises
+    ------
+    ValueError
+        Where the error is more than `MISFIT` times the bound at every level: data of another kind or range than the model's.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).standard_normal((500, 2))
+    >>> spectrum = Spectrum.from_samples(x)
+    >>> wiener = lambda x, sigma: x / (1 + sigma**2)
+    >>> curve = measured_fit(wiener, x, spectrum, sigma_min=0.1, sigma_max=10.0, levels=3)
+    >>> bool(np.all(abs(curve.ratio - 1) < 0.2))
+    True
+    """
+    curve = error_curve(
+        on_arrays(denoiser, device=device),
+        real_array(items, "items"),
+        spectrum=spectrum,
+        sigma_min=sigma_min,
+        sigma_max=sigma_max,
+        levels=levels,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    least = float(np.min(curve.ratio - 2.0 * curve.ratio_standard_error))
+    if least > MISFIT:
+        k = int(np.argmin(curve.ratio))
+        raise ValueError(
+            f"the model errs at every noise level by {curve.ratio[k]:.3g} times or more what the covariance of the data alone "
+            f"allows (least at sigma = {curve.sigmas[k]:.3g}): it was trained on other data, or on another range of values; "
+            "check --range and --scale."
+        )
+    return curve
+
+
+def model_range(denoiser: Any, sigma_min: float | None, sigma_max: float | None) -> tuple[float, float]:
+    """The range of levels to judge on: as given, else the model's own.
+
+    Raises
+    ------
+    ValueError
+        Where neither tells, or what is given exceeds the model's.
+
+    Examples
+    --------
+    >>> model_range(lambda x, sigma: x, 0.002, 80.0)
+    (0.002, 80.0)
+    """
+    own = (getattr(denoiser, "sigma_min", None), getattr(denoiser, "sigma_max", None))
+    low = own[0] if sigma_min is None else sigma_min
+    high = own[1] if sigma_max is None else sigma_max
+    if low is None or high is None or not 0 < low < high or math.isinf(high):
+        raise ValueError(
+            f"the model tells no finite range of noise levels (sigma_min {low}, sigma_max {high}); give --sigma-min and "
+            "--sigma-max."
+        )
+    if own[1] is not None and high > own[1] * (1 + 1e-6):
+        raise ValueError(f"`sigma_max` {high:.6g} exceeds the model's own, {own[1]:.6g}.")
+    if own[0] is not None and low < own[0] * (1 - 1e-6):
+        raise ValueError(f"`sigma_min` {low:.6g} is below the model's own, {own[0]:.6g}.")
+    return float(low), float(high)
