@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -114,6 +116,74 @@ def test_one_step():
     assert "for 1 step;" in text.diffusers_flow([80.0, 0.0])
 
 
+def webui_custom_list(text, n, sigma_min, sigma_max):
+    """What the extension Extra Schedulers makes of a list in brackets, by its rules in words."""
+    values = [float(v) for v in text.strip("[]").split(",")]
+    if values[0] == 1.0 and values[-1] == 0.0:
+        values = [v * (sigma_max - sigma_min) + sigma_min for v in values]
+    elif values[-1] == 0.0:
+        return np.array(values)
+    at = np.linspace(0, 1, n)
+    logs = np.interp(at, np.linspace(0, 1, len(values)), np.log(values[::-1]))
+    return np.append(np.exp(logs)[::-1], 0.0)
+
+
+@pytest.mark.parametrize("flow", [False, True])
+def test_webui_list_is_used_as_planned(flow):
+    wanted = text.flow_levels(GRID) if flow else GRID
+    got = webui_custom_list(text.webui(GRID, flow=flow), 99, 0.03, 14.6)
+    np.testing.assert_array_equal(np.float32(got), np.float32(wanted))
+
+
+@pytest.mark.parametrize(("grid", "flow"), [([1e12, 3.0, 0.4, 0.0], True), ([1.0, 0.6, 0.2, 0.0], False)])
+def test_webui_list_from_one_is_not_taken_for_a_shape(grid, flow):
+    line = text.webui(grid, flow=flow)
+    assert line.startswith("[1.0, ")
+    got = webui_custom_list(line, 3, 0.003, 1.0)
+    # The extension interpolates between logarithms at the very points: rounding only.
+    np.testing.assert_allclose(got, text.flow_levels(grid) if flow else grid, rtol=1e-8)
+
+
+def test_sd_cpp_option_reads_back():
+    steps, line = re.fullmatch(r'--steps (\d+) --sigmas "([0-9.,]+)"', text.stable_diffusion_cpp(GRID)).groups()
+    values = [float(v) for v in line.split(",")]
+    assert int(steps) == len(values) - 1
+    np.testing.assert_array_equal(np.float32(values), np.float32(GRID))
+
+
+def test_plain_lines_read_back():
+    np.testing.assert_array_equal(np.float32(text.plain(GRID).splitlines()), np.float32(GRID))
+
+
+def test_levels_json_keeps_every_digit():
+    record = json.loads(text.levels_json(GRID, flow=True))
+    assert record["sigmas"] == GRID.tolist()
+    assert record["flow_times"] == text.flow_levels(GRID).tolist()
+    assert (record["steps"], record["ends_at_zero"]) == (4, True)
+    assert json.loads(text.levels_json([2.0, 1.0]))["flow_times"] is None
+
+
+@pytest.mark.parametrize("name", text.FORMATS)
+@pytest.mark.parametrize("path", [None, "sd15", "flow-shift3"])
+def test_every_format_writes_every_kind_of_model(name, path):
+    form = text.FORMATS[name]
+    written = form.write(GRID, path)
+    assert written
+    assert all((form.hosts, form.values, form.end, form.unit))
+    flow = path == "flow-shift3"
+    if name not in ("diffusers", "k-diffusion"):
+        assert ("0.5" in form.write([1.0, 0.0], path)) == flow  # sigma = 1 is s = 1/2
+
+
+def test_every_format_is_in_the_documentation():
+    table = (Path(__file__).parents[2] / "docs" / "hosts.md").read_text()
+    for name, form in text.FORMATS.items():
+        (row,) = [line for line in table.splitlines() if line.startswith(f"| `{name}` |")]
+        assert [cell.strip() for cell in row.strip("|").split("|")][1:] == [form.hosts, form.values, form.end, form.unit]
+
+
+# diffusers (0.42) converts its tables in a way that numpy 2.4 warns of.
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
 class TestAgainstDiffusers:
     """The snippets run against the real schedulers, where diffusers is installed."""
 

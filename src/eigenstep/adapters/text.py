@@ -6,18 +6,23 @@ Each host wants its own length, its own end and its own coordinate; these functi
 host                                      values for n steps         final 0              coordinate
 ========================================  =========================  ===================  ==========================
 k-diffusion                               n + 1                      in the list          sigma
-ComfyUI, ManualSigmas                     n + 1                      in the list          sigma; flow models s/(1+s)
+ComfyUI ManualSigmas, RES4LYF             n + 1                      in the list          sigma; flow models s/(1+s)
+stable-diffusion.cpp --sigmas             n + 1                      in the list          sigma; flow models s/(1+s)
+A1111, Forge (Extra Schedulers, custom)   n + 1 (n from s = 1)       in the list          sigma; flow models s/(1+s)
 diffusers EulerDiscreteScheduler          n + 1                      in the list          sigma
 diffusers FlowMatchEulerDiscreteScheduler n                          added by the host    s/(1+s) before its shift
 diffusers EDMEulerScheduler               n                          added by the host    ramp of the Karras formula
 ========================================  =========================  ===================  ==========================
 
-All of them compute in float32; nine significant digits name a float32 exactly.
+All of them compute in float32; nine significant digits name a float32 exactly. `FORMATS` lists the writers by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -85,6 +90,122 @@ def comfyui(sigmas: ArrayLike, *, flow: bool = False) -> str:
     """
     grid = descending_sigmas(sigmas)
     return _comma(flow_levels(grid) if flow else grid)
+
+
+def stable_diffusion_cpp(sigmas: ArrayLike, *, flow: bool = False) -> str:
+    """The options of stable-diffusion.cpp's command line: n + 1 levels, used as they are, without a flow shift.
+
+    The program takes as many steps as there are levels, less one.
+
+    Parameters
+    ----------
+    sigmas : array_like, (n+1,)
+        Descending noise levels, in data units.
+    flow : bool
+        True for flow-matching models, whose levels there are sigma/(1+sigma).
+
+    Raises
+    ------
+    ValueError
+        `sigmas` is not a descending grid.
+
+    Examples
+    --------
+    >>> stable_diffusion_cpp([14.6146, 1.0, 0.0])
+    '--steps 2 --sigmas "14.6146,1.0,0.0"'
+    """
+    grid = descending_sigmas(sigmas)
+    listed = _comma(flow_levels(grid) if flow else grid).replace(" ", "")
+    return f'--steps {grid.size - 1} --sigmas "{listed}"'
+
+
+def webui(sigmas: ArrayLike, *, flow: bool = False) -> str:
+    """The list for the "custom" scheduler of the Extra Schedulers extension of A1111 and Forge.
+
+    A list that ends in 0 is used as it is, whatever the number of steps is set to. Only a list from exactly 1 to 0 counts as
+    a shape and would be stretched over the model's range: from a flow time that rounds to 1, the final 0 is left out, which
+    the extension then adds; set the number of steps to the length of the list.
+
+    Parameters
+    ----------
+    sigmas : array_like, (n+1,)
+        Descending noise levels, in data units, ending in 0.
+    flow : bool
+        True for flow-matching models, whose levels there are sigma/(1+sigma).
+
+    Raises
+    ------
+    ValueError
+        `sigmas` is not a descending grid that ends in 0.
+
+    Examples
+    --------
+    >>> webui([14.6146, 1.0, 0.0])
+    '[14.6146, 1.0, 0.0]'
+    >>> webui([1e12, 1.0, 0.0], flow=True)
+    '[1.0, 0.5]'
+    """
+    grid = _ending_in_zero(sigmas, "the extension")
+    levels = flow_levels(grid) if flow else grid
+    listed = _comma(levels)
+    return f"[{_comma(levels[:-1])}]" if listed.startswith("1.0,") else f"[{listed}]"
+
+
+def plain(sigmas: ArrayLike, *, flow: bool = False) -> str:
+    """One level per line, n + 1 lines, the last the end of the grid: for programs that are not listed here.
+
+    Parameters
+    ----------
+    sigmas : array_like, (n+1,)
+        Descending noise levels, in data units.
+    flow : bool
+        True to write flow times sigma/(1+sigma) instead of sigma.
+
+    Raises
+    ------
+    ValueError
+        `sigmas` is not a descending grid.
+
+    Examples
+    --------
+    >>> print(plain([14.6146, 1.0, 0.0]))
+    14.6146
+    1.0
+    0.0
+    """
+    grid = descending_sigmas(sigmas)
+    return _comma(flow_levels(grid) if flow else grid).replace(", ", "\n")
+
+
+def levels_json(sigmas: ArrayLike, *, flow: bool = False) -> str:
+    """The grid as JSON in both coordinates, with all digits, and its conventions spelled out in the keys.
+
+    Parameters
+    ----------
+    sigmas : array_like, (n+1,)
+        Descending noise levels, in data units.
+    flow : bool
+        Whether the model is a flow model: `flow_times` holds sigma/(1+sigma) then, and null otherwise.
+
+    Raises
+    ------
+    ValueError
+        `sigmas` is not a descending grid.
+
+    Examples
+    --------
+    >>> print(levels_json([999.0, 1.0, 0.0], flow=True))
+    {"steps": 2, "ends_at_zero": true, "sigmas": [999.0, 1.0, 0.0], "flow_times": [0.999, 0.5, 0.0]}
+    """
+    grid = descending_sigmas(sigmas)
+    return json.dumps(
+        {
+            "steps": grid.size - 1,
+            "ends_at_zero": bool(grid[-1] == 0),
+            "sigmas": grid.tolist(),
+            "flow_times": flow_levels(grid).tolist() if flow else None,
+        }
+    )
 
 
 def diffusers(sigmas: ArrayLike, *, path: str = "edm") -> str:
@@ -295,3 +416,63 @@ def _comma(values: Sequence[float] | Float) -> str:
 
 def _steps(n: int) -> str:
     return f"{n} step{'s' * (n != 1)}"
+
+
+@dataclass(frozen=True)
+class Format:
+    """How one host takes a grid.
+
+    Attributes
+    ----------
+    hosts : str
+        The programs that take it, and where.
+    values : str
+        How many values n steps are.
+    end : str
+        Who puts the final 0.
+    unit : str
+        The coordinate of the values.
+    write : callable
+        (sigmas, path name or None) -> text.
+    """
+
+    hosts: str
+    values: str
+    end: str
+    unit: str
+    write: Callable[[ArrayLike, str | None], str]
+
+
+def _by_flow(write: Callable[..., str]) -> Callable[[ArrayLike, str | None], str]:
+    return lambda sigmas, path: write(sigmas, flow=path in FLOW_SHIFTS)
+
+
+_EITHER = "sigma; flow models s/(1+s)"
+FORMATS: Mapping[str, Format] = MappingProxyType(
+    {
+        "diffusers": Format(
+            "diffusers: EulerDiscrete, FlowMatchEulerDiscrete or EDMEuler, by the path",
+            "n + 1 (EulerDiscrete), n (the others)",
+            "in the list (EulerDiscrete), added by the host (the others)",
+            "sigma; s/(1+s) before the shift; ramp of the Karras formula",
+            lambda sigmas, path: diffusers(sigmas, path=path or "edm"),
+        ),
+        "comfyui": Format(
+            "ComfyUI: node ManualSigmas; RES4LYF: node Sigmas From Text", "n + 1", "in the list", _EITHER, _by_flow(comfyui)
+        ),
+        "k-diffusion": Format(
+            "k-diffusion: the samplers' `sigmas`", "n + 1", "in the list", "sigma", lambda sigmas, path: k_diffusion(sigmas)
+        ),
+        "webui": Format(
+            "A1111, Forge: scheduler `custom` of the extension Extra Schedulers",
+            "n + 1; n where the first is 1",
+            "in the list; added by the host where the first is 1",
+            _EITHER,
+            _by_flow(webui),
+        ),
+        "sd.cpp": Format("stable-diffusion.cpp: --sigmas", "n + 1", "in the list", _EITHER, _by_flow(stable_diffusion_cpp)),
+        "text": Format("any program", "n + 1", "in the list", _EITHER, _by_flow(plain)),
+        "levels": Format("any program, as JSON", "n + 1", "in the list, and said", "both", _by_flow(levels_json)),
+    }
+)
+"""Every format by name, for command lines and documentation."""

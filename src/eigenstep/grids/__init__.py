@@ -24,6 +24,7 @@ from eigenstep.grids.laws import (
     uniform_t_law,
 )
 from eigenstep.grids.split import split
+from eigenstep.grids.strength import strength_grid
 from eigenstep.grids.tables import (
     ays_grid,
     ays_law,
@@ -66,6 +67,7 @@ __all__ = [
     "sgm_uniform_grid",
     "simple_grid",
     "split",
+    "strength_grid",
     "timestep_grid",
     "uniform_t_law",
 ]
