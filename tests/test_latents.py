@@ -238,3 +238,25 @@ def test_nan_from_the_encoder_is_named(photos, stable, monkeypatch):
     monkeypatch.setattr(source.encoder, "_encode", lambda module, images: np.full((len(images), 2, 8, 8), np.nan))
     with pytest.raises(SourceError, match=r"the encoder in .* gave NaN or infinity in float32; encode in float32"):
         together(source)
+
+
+def test_the_command_measures_latents(photos, stable, tmp_path):
+    testing = pytest.importorskip("click.testing")
+    from eigenstep.cli import cli
+
+    folder, _ = stable
+    output = tmp_path / "latents.json"
+    done = testing.CliRunner().invoke(
+        cli, ["spectrum", str(photos), "--size", "8", "--encode-with", str(folder), "-o", str(output), "-q"]
+    )
+    assert done.exit_code == 0, done.output
+    kept = Spectrum.load(output)
+    assert kept.item_shape == (2, 4, 4)
+    expected = measure(encoded(open_source(photos, size=8), folder))
+    np.testing.assert_allclose(kept.eigenvalues, expected.eigenvalues, rtol=1e-12)
+    assert kept.provenance["value_range"].startswith("latents, (z - 0.0609) * 1.5305")
+    done = testing.CliRunner().invoke(
+        cli, ["spectrum", str(photos), "--size", "9", "--encode-with", str(folder), "-o", str(output)]
+    )
+    assert done.exit_code == 2
+    assert "sides that are multiples of 2, got 9 x 9; open the source with size=8" in done.stderr

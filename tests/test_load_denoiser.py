@@ -5,7 +5,9 @@ clean data.
 """
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -723,3 +725,29 @@ def test_it_is_a_plain_model_denoiser():
     denoiser = load_denoiser(unet(), scheduler=diffusers.DDIMScheduler(prediction_type="sample"))
     assert isinstance(denoiser, ModelDenoiser)
     assert denoiser.prediction == "x0"
+
+
+def test_the_documented_examples_run(tmp_path, monkeypatch, capsys):
+    """docs/models.md, in a folder that holds what its examples name."""
+    pillow = pytest.importorskip("PIL.Image")
+    monkeypatch.chdir(tmp_path)
+    saved(tmp_path / "my-pipeline", unet(), diffusers.DDIMScheduler())
+    saved(tmp_path / "my-text-pipeline", unet_condition(), diffusers.DDIMScheduler(prediction_type="v_prediction"))
+    torch.save((noise((1, 5, 12), 2), noise((1, 5, 12), 3)), "prompt.pt")
+    diffusers.AutoencoderKL(
+        block_out_channels=(4, 4), norm_num_groups=2, down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=1,
+    ).save_pretrained("my-latent-pipeline/vae")  # fmt: skip
+    (tmp_path / "photos").mkdir()
+    for k in range(260):
+        pixels = np.random.default_rng(k).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        pillow.fromarray(pixels).save(tmp_path / "photos" / f"{k}.png")
+    text = (Path(__file__).parents[1] / "docs" / "models.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert len(examples) == 5
+    for code in examples:
+        exec(compile(code, "docs/models.md", "exec"), {})
+    said = capsys.readouterr().out
+    assert "VPDiscrete(1000 timesteps, sigma 0.0100013 to 157.407) epsilon (2, 8, 8)" in said
+    assert "torch.Size([2, 4, 8, 8])" in said
+    assert "(1, 16, 16) latents, (z - 0) * 0.18215, z the mode of AutoencoderKL" in said

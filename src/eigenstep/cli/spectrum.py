@@ -32,6 +32,12 @@ if TYPE_CHECKING:
     "each other?",
 )
 @click.option("--name", help="A name to keep with it. Default: the source's.")
+@click.option(
+    "--encode-with",
+    metavar="FOLDER",
+    help="Measure latents: put the images through the autoencoder of this diffusers pipeline, in the pipeline's scaling.",
+)
+@click.option("--device", default="cpu", show_default=True, metavar="NAME", help="Where --encode-with runs, such as cuda.")
 @with_options(WORK_OPTIONS)
 @with_options(SOURCE_OPTIONS)
 @QUIET
@@ -44,6 +50,8 @@ def command(
     part: str | None,
     dask: str | None,
     runs: int | None,
+    encode_with: str | None,
+    device: str,
     quiet: bool,
     **options: Any,
 ) -> None:
@@ -57,8 +65,9 @@ def command(
     eigenstep spectrum photos/ -o photos.json --checkpoint photos.npz --resume
     eigenstep spectrum photos/ -o photos.json --dask local:8 --report photos.html
     eigenstep spectrum photos/ --part 3/64 --accumulator part-3.npz
+    eigenstep spectrum photos/ --size 512 --encode-with my-pipeline/ -o latents.json
     """
-    from eigenstep.data import open_source
+    from eigenstep.data import encoded, open_source
 
     check_outputs(output, report, accumulator, options["checkpoint"])
     if runs is not None:
@@ -71,6 +80,8 @@ def command(
     reading = {key: value for key, value in options.items() if value is not None}
     share = (1, 1) if part is None else _share(part)
     source = open_source(sources[0] if len(sources) == 1 else list(sources), **reading)
+    if encode_with is not None:
+        source = encoded(source, encode_with, device=device)
     with terminable():
         if dask is None:
             measurement = _accumulated(source, quiet, share=share, **work)
