@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from eigenstep._checks import choice
-from eigenstep.cli.aim import Aim
+from eigenstep.cli.aim import Aim, Planned
 from eigenstep.cli.options import PLAN_OPTIONS, QUIET, READING, SOURCE_OPTIONS, with_options
 from eigenstep.cli.outputs import check_output
 from eigenstep.cli.progress import progress
@@ -20,14 +20,13 @@ from eigenstep.cli.tables import ERROR_NAMES, ratio_text, rendered, title
 
 if TYPE_CHECKING:
     from eigenstep.estimation import ChosenSpectrum
-    from eigenstep.optimal import GridResult
 
 WELL_KNOWN = ("karras", "exponential", "kl_optimal", "ays_sd15")
 """The baselines that a figure names beside the best one, because readers look for them."""
 
 
 def _record(
-    aim: Aim, chosen: ChosenSpectrum, name: str, rows: list[tuple[int, GridResult, dict[str, float]]]
+    aim: Aim, chosen: ChosenSpectrum, name: str, rows: list[tuple[int, Planned, dict[str, float]]]
 ) -> dict[str, Any]:
     """Everything a comparison says, as plain JSON values; null where a baseline has no grid of that many steps."""
     names = dict.fromkeys(key for *_, values in rows for key in values)
@@ -35,6 +34,7 @@ def _record(
         **common_record(aim, chosen, name),
         "steps": [n for n, *_ in rows],
         "sigmas": [result.sigmas.tolist() for _, result, _ in rows],
+        "timesteps": [result.timesteps for _, result, _ in rows],
         "values": [result.value for _, result, _ in rows],
         "converged": [result.converged for _, result, _ in rows],
         "baselines": {key: [finite(values.get(key, math.nan)) for *_, values in rows] for key in names},
@@ -110,7 +110,7 @@ def command(data: str, counts: str, plot: str | None, form: str, quiet: bool, **
     aim = Aim.from_options(**options)
     spectrum, name = spectrum_of(data, quiet, **reading)
     chosen = chosen_for(aim, spectrum, quiet)
-    rows: list[tuple[int, GridResult, dict[str, float]]] = []
+    rows: list[tuple[int, Planned, dict[str, float]]] = []
     try:
         with progress("planning", quiet) as report:
             for n in steps:

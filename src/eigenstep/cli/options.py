@@ -69,7 +69,15 @@ PLAN_OPTIONS = (
         help="Plan on the sample's own eigenvalues, on those estimated for the population behind it, or on the latter "
         "where the former would put a level more than 3 % off.",
     ),
-    click.option("--path", "path_name", metavar="NAME", help=f"Noise path of the model: {', '.join(PATHS)}."),
+    click.option("--path", "path_name", metavar="NAME", help=f"Noise path of the model: {', '.join(PATHS)}, or a .json file "
+        "with its alphas_cumprod or betas."),
+    click.option(
+        "--timesteps",
+        default="fractional",
+        show_default=True,
+        metavar="fractional|integer",
+        help="Whether the model can be called between the timesteps of a discrete path, or at integers only.",
+    ),
     click.option(
         "--sigma-min",
         type=float,

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
+import numpy as np
 
 from eigenstep._checks import choice
-from eigenstep.cli.aim import Aim
+from eigenstep.cli.aim import Aim, Planned, named_path
 from eigenstep.cli.errors import say
 from eigenstep.cli.options import PLAN_OPTIONS, QUIET, READING, SOURCE_OPTIONS, with_options
 from eigenstep.cli.records import common_record, finite, json_text
@@ -20,19 +21,21 @@ from eigenstep.solvers import SOLVERS
 
 if TYPE_CHECKING:
     from eigenstep.estimation import ChosenSpectrum
-    from eigenstep.optimal import GridResult
 
 
-def _record(aim: Aim, chosen: ChosenSpectrum, name: str, result: GridResult) -> dict[str, Any]:
+def _record(aim: Aim, chosen: ChosenSpectrum, name: str, result: Planned) -> dict[str, Any]:
     """Everything a plan says, as plain JSON values: the format that `--format json` promises."""
     n = len(result.sigmas) - 1
-    times = None if aim.path is None else aim.path.sigma_to_t(result.sigmas[:-1]).tolist()
+    ratios = None
+    if aim.path is not None and result.timesteps is not None:
+        ratios = np.asarray(aim.path.log_snr(result.timesteps)).tolist()
     return {
         **common_record(aim, chosen, name),
         "steps": n,
         "nfe": SOLVERS[aim.solver].nfe(n, final=aim.final),
         "sigmas": result.sigmas.tolist(),
-        "timesteps": times,
+        "timesteps": result.timesteps,
+        "log_snr": ratios,
         "value": result.value,
         "converged": result.converged,
         "message": result.message,
@@ -44,19 +47,18 @@ def _table(record: Mapping[str, Any]) -> str:
     """The plan for reading: where the steps go, and what that gains over the best hand-made grid."""
     from rich.table import Table
 
-    sigmas, times = record["sigmas"], record["timesteps"]
-    path = None if record["path"] is None else PATHS[record["path"]]()
+    sigmas, times, ratios = record["sigmas"], record["timesteps"], record["log_snr"]
     table = Table(box=None, pad_edge=False, padding=(0, 2))
     table.add_column("step", justify="right")
     table.add_column("σ", justify="right")
-    if path is not None:
+    if times is not None:
         table.add_column("t", justify="right")
         table.add_column("log-SNR", justify="right")
     table.add_column("from noise to data")
     for k, (sigma, dots) in enumerate(zip(sigmas, _positions(sigmas), strict=True)):
         row = [str(k + 1) if k < record["steps"] else "end", f"{sigma:.6g}"]
-        if path is not None:
-            row += [f"{times[k]:.6g}", f"{path.log_snr(times[k]):.3f}"] if k < len(times) else ["", ""]
+        if times is not None:
+            row += [f"{times[k]:.6g}", f"{ratios[k]:.3f}"] if k < len(times) else ["", ""]
         table.add_row(*row, dots)
     calls = "" if record["nfe"] == record["steps"] else f" = {record['nfe']} network calls"
     plural = "s" * (record["steps"] != 1)
@@ -99,9 +101,15 @@ def _comfyui(record: Mapping[str, Any]) -> str:
 
 
 def _diffusers(record: Mapping[str, Any]) -> str:
-    from eigenstep.adapters import text
+    from eigenstep.adapters import text, timesteps
 
-    return text.diffusers(record["sigmas"], path=record["path"] or "edm")
+    name = record["path"] or "edm"
+    if name in PATHS and record["sampled_at"] == "fractional":
+        return text.diffusers(record["sigmas"], path=name)
+    config = text.EULER_CONFIGS[name] if name in PATHS else timesteps.table_config(named_path(name))
+    if record["sampled_at"] == "integer":
+        return timesteps.diffusers_timesteps(record["timesteps"], config=config)
+    return text.diffusers_euler(record["sigmas"], config=config)
 
 
 def _k_diffusion(record: Mapping[str, Any]) -> str:

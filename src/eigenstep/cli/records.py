@@ -36,6 +36,7 @@ def common_record(aim: Aim, chosen: ChosenSpectrum, name: str) -> dict[str, Any]
         "noise_floor": aim.noise_floor,
         "start": aim.start,
         "path": aim.path_name,
+        "sampled_at": aim.timesteps,
         "sigma_min": aim.sigma_min,
         "sigma_max": aim.sigma_max,
         "final": aim.final,
