@@ -93,6 +93,20 @@ class TestSamplers:
         # Twelve recorded digits. uni_pc_bh2 takes 1 - 1/(1 + sigma^2) in float32, wrong by a few per cent at 0.001.
         np.testing.assert_allclose(x, recorded, rtol=5e-4 if ends_early else 1e-11)
 
+    @pytest.mark.parametrize(
+        ("sampler", "recorded", "digits"),
+        [
+            ("ipndm", [4.79918340113, -0.465390440044, 0.109346981773], 1e-11),
+            ("dpmpp_2m", [5.2758495384, -0.602945297406, 0.12142769281], 1e-11),
+            ("uni_pc_bh2", [5.14311075211, -0.646966516972, 0.122848540545], 1e-3),  # float32, as above
+        ],
+    )
+    def test_long_enough_for_the_highest_order(self, sampler, recorded, digits):
+        levels = np.array([14.0, 6.0, 3.0, 1.4, 0.7, 0.05, 0.001 if sampler == "uni_pc_bh2" else 0.0])
+        solver = comfyui.SAMPLERS[sampler]
+        x = sample(lambda x, sigma: wiener_gain(EIGENVALUES, sigma) * x, 14.0 * Z, levels, solver=solver)
+        np.testing.assert_allclose(x, recorded, rtol=digits)
+
     def test_every_sampler_was_recorded(self):
         assert {name for kind, name, _ in RECORDED if kind == "sigma"} == set(comfyui.SAMPLERS)
         assert {name for kind, name, _ in RECORDED if kind == "flow"} == set(comfyui.FLOW_SAMPLERS)
@@ -250,7 +264,8 @@ class TestTwoModels:
         np.testing.assert_allclose(comfyui.read_back(low, FLOW3), best.low, rtol=1e-12)
 
     def test_shares_can_be_given(self):
-        high, low = comfyui.plan_split(SPECTRUM, 8, 0.9, FLOW3, high_steps=2)
+        high, low = comfyui.plan_split(SPECTRUM, 8, 0.6, FLOW3, high_steps=2)
+        assert high[-1] == low[0] == 0.6  # which sigma = s/(1-s) and back would miss by a rounding
         assert (high.size, low.size) == (3, 7)
 
     @pytest.mark.parametrize("boundary", [1.0, 0.001])

@@ -63,7 +63,7 @@ def strength_grid(grid_or_plan: Any, strength: float, sigma_max: float, *, host:
     while _KEPT[host](total, share) < n:
         total += 1
     if total == n:
-        return sigmas.copy()
+        return np.array(sigmas)
     top = real_number(sigma_max, "sigma_max")
     if top <= sigmas[0]:
         raise ValueError(
