@@ -400,6 +400,164 @@ def eigenvalue_interval(
     return ax
 
 
+def quality_against_calls(
+    calls: ArrayLike,
+    curves: Mapping[str, tuple[ArrayLike, ArrayLike, ArrayLike]],
+    *,
+    ours: str,
+    named: Sequence[str] | None = None,
+    ylabel: str = "distance",
+    title: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw a measured distance against network calls, one curve for each grid with its confidence interval.
+
+    Parameters
+    ----------
+    calls : array_like, (m,)
+        Network calls per sample, ascending.
+    curves : mapping of str to three array_like, (m,)
+        For each grid the means > 0 and the ends of their intervals; NaN where there is none. An end at or below 0 is drawn
+        down to the axis.
+    ours : str
+        The key of `curves` that is drawn thick and on top.
+    named : sequence of str, optional
+        The other keys that get a colour, a label and their interval, at most six; the rest stay grey. None names the four
+        that are lowest on average.
+    ylabel, title : str
+        What is measured and in what unit; a line above the figure.
+    ax : Axes, optional
+        Where to draw; None makes a figure.
+
+    Raises
+    ------
+    ValueError
+        `ours` or a name in `named` is not in `curves`, lengths differ, or a mean is not positive.
+
+    Examples
+    --------
+    >>> three = {"karras": ([0.9, 0.7], [0.8, 0.6], [1.0, 0.8]), "plan": ([0.5, 0.3], [0.4, 0.2], [0.6, 0.4])}
+    >>> ax = quality_against_calls([4, 6], three, ours="plan")
+    >>> [text.get_text() for text in ax.texts]
+    ['plan', 'karras']
+    """
+    x = real_array(calls, "calls", ndim=1)
+    triples = {name: np.array([np.asarray(part, dtype=np.float64) for part in parts]) for name, parts in curves.items()}
+    for name, values in triples.items():
+        if values.shape != (3, x.size):
+            raise ValueError(f"`curves[{name!r}]` must hold three values per number of calls ({x.size}), got {values.shape}.")
+        if not np.all((values[0] > 0) | np.isnan(values[0])):
+            raise ValueError(f"`curves[{name!r}]` must be positive to stand on a logarithmic axis, got {np.nanmin(values[0])}.")
+    if named is None:
+        # On average over what each has: a grid may lack some numbers of calls.
+        others = [name for name in triples if name != ours and np.isfinite(triples[name][0]).any()]
+        named = sorted(others, key=lambda name: float(np.nanmean(np.log(triples[name][0]))))[:4]
+    for name in (ours, *named):
+        if name not in triples:
+            raise ValueError(f"`curves` has no curve named {name!r}; it has {', '.join(triples)}.")
+    if len(named) > len(NAMED):
+        raise ValueError(f"`named` must hold at most {len(NAMED)} names, got {len(named)}; leave the rest grey.")
+
+    ax = _axes(ax, height=3.7)
+    means = np.concatenate([values[0] for values in triples.values()])
+    lowest, highest = float(np.nanmin(means)), float(np.nanmax(means))
+    for name, values in triples.items():
+        if name != ours and name not in named:
+            ax.plot(x, values[0], color=FAINT, linewidth=1.0, zorder=1)
+    for colour, name in [*zip(NAMED, named, strict=False), (OURS, ours)]:
+        middle, low, high = triples[name]
+        mine = name == ours
+        ax.fill_between(x, np.maximum(low, 1e-3 * lowest), high, color=colour, alpha=0.16, linewidth=0, zorder=2)
+        ax.plot(x, middle, color=colour, linewidth=2.8 if mine else 1.5, zorder=4 if mine else 3, marker="o",
+                markersize=4.5 if mine else 2.5)
+    ax.set_yscale("log")
+    ax.set_ylim(0.75 * lowest, 1.3 * highest)
+    _value_ticks(ax, 0.75 * lowest, 1.3 * highest)
+    ax.set_xlabel("network calls per sample")
+    ax.set_ylabel(ylabel)
+    _integer_ticks(ax, x)
+    _title(ax, title, grey=len(triples) - 1 - len(named))
+    coloured = [(ours, OURS), *zip(named, NAMED, strict=False)]
+    _label_ends(ax, [(name, colour, x, triples[name][0]) for name, colour in coloured])
+    return ax
+
+
+def sample_sheet(
+    rows: Mapping[str, ArrayLike],
+    *,
+    ours: str | None = None,
+    value_range: tuple[float, float] | None = None,
+    title: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw samples side by side: one row for each grid, the same noise in each column.
+
+    Images of 1 or 3 channels are drawn as such, anything else as a curve of its numbers.
+
+    Parameters
+    ----------
+    rows : mapping of str to (m, *item_shape) arrays
+        As many items of one shape in each row.
+    ours : str, optional
+        The key whose name is drawn in our colour.
+    value_range : (low, high), optional
+        What is black and white; None takes the smallest and largest value of the last row.
+    title : str
+        A line above the figure; empty for none.
+    ax : Axes, optional
+        Where to draw; None makes a figure as tall as the rows ask for.
+
+    Raises
+    ------
+    ValueError
+        No row, or rows of different shapes.
+
+    Examples
+    --------
+    >>> ax = sample_sheet({"plan": np.zeros((3, 1, 4, 4)), "converged": np.ones((3, 1, 4, 4))}, ours="plan")
+    >>> [label.get_text() for label in ax.get_yticklabels()]
+    ['plan', 'converged']
+    """
+    arrays = {name: np.asarray(items, dtype=np.float64) for name, items in rows.items()}
+    shapes = {items.shape for items in arrays.values()}
+    if len(shapes) != 1 or next(iter(shapes))[0] < 1:
+        raise ValueError(f"`rows` must hold rows of one shape with at least one item, got {sorted(shapes)}.")
+    count, *shape = next(iter(shapes))
+    last = list(arrays.values())[-1]
+    low, high = (float(last.min()), float(last.max())) if value_range is None else value_range
+    image = (len(shape) == 2 and min(shape) > 4) or (len(shape) == 3 and shape[0] in (1, 3))
+    sides = tuple(shape[-2:]) if image else (2, 3)
+
+    width = 7.6
+    ax = _axes(ax, height=0.35 + 0.35 * bool(title) + 0.82 * width / count * len(arrays) * sides[0] / sides[1])
+    for row, items in enumerate(arrays.values()):
+        for column, item in enumerate(items):
+            left, top = column * sides[1], row * sides[0]
+            ends = (left, left + 0.95 * sides[1], top + 0.95 * sides[0], top)
+            scaled = np.clip((item - low) / (high - low if high > low else 1.0), 0.0, 1.0)
+            if image:
+                shown = scaled.reshape(-1, *sides)
+                picture = np.moveaxis(shown, 0, -1) if len(shown) == 3 else np.repeat(shown[0][..., None], 3, axis=-1)
+                ax.imshow(picture, extent=ends, interpolation="nearest", aspect="equal")
+            else:
+                along = np.linspace(ends[0], ends[1], scaled.size)
+                ax.plot(along, ends[2] + (ends[3] - ends[2]) * scaled.reshape(-1), color=INK, linewidth=0.7)
+    ax.set_xlim(0, count * sides[1])
+    ax.set_ylim(len(arrays) * sides[0], 0)
+    ax.set_xticks([])
+    ax.set_yticks([(row + 0.475) * sides[0] for row in range(len(arrays))], list(arrays))
+    for label, name in zip(ax.get_yticklabels(), arrays, strict=True):
+        if name == ours:
+            label.set_color(OURS)
+            label.set_fontweight("bold")
+    ax.tick_params(axis="y", length=0)
+    ax.grid(False)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    _title(ax, title)
+    return ax
+
+
 def _axes(ax: Axes | None, *, height: float = 4.2) -> Axes:
     """`ax` in the house style; a new one of README width where it is None."""
     if ax is None:
@@ -447,6 +605,17 @@ def _integer_ticks(ax: Axes, steps: Float) -> None:
     else:
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.margins(x=0.02)
+
+
+def _value_ticks(ax: Axes, lowest: float, highest: float) -> None:
+    """Plain numbers on a logarithmic vertical axis: at 1, 2 and 5 of each decade where it is short, else at 1."""
+    from matplotlib.ticker import NullLocator
+
+    decades = range(int(np.floor(np.log10(lowest))), int(np.ceil(np.log10(highest))) + 1)
+    marks = (1.0, 2.0, 5.0) if highest < 1e3 * lowest else (1.0,)
+    ticks = [m * 10.0**d for d in decades for m in marks if lowest <= m * 10.0**d <= highest]
+    ax.set_yticks(ticks, [f"{tick:.6g}" for tick in ticks])
+    ax.yaxis.set_minor_locator(NullLocator())
 
 
 def _decade_ticks(ax: Axes, lowest: float, highest: float, zero: float | None) -> None:

@@ -11,6 +11,7 @@ import math
 import os
 import re
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -21,6 +22,7 @@ from eigenstep import _files, plots
 from eigenstep._checks import Float, choice, integer
 from eigenstep._version import __version__
 from eigenstep.estimation import NoiseCheck, PlanCertainty, Population, noise_check, plan_certainty
+from eigenstep.evaluation import OURS, Evaluation, Verdict, headline_metrics, metric_title
 from eigenstep.grids import catalogue_grids
 from eigenstep.optimal import RankedGrid, optimal_grid, rank, tangent_gamma
 from eigenstep.spectrum import Spectrum
@@ -545,3 +547,224 @@ def _sheet(found: Findings, height: float) -> tuple[Figure, float]:
     y += write(margin, y + 0.05, TABLE_NOTE, size=plots.FONT - 2, wrap=128, **soft) + 0.3
     write(margin, y, f"eigenstep {__version__}", size=plots.FONT - 2, **soft)
     return figure, y + 0.45
+
+
+# ---------------------------------------------------------------------- an evaluation
+
+
+def evaluation_report(evaluation: Evaluation, path: str | os.PathLike[str]) -> None:
+    """Write the report of an evaluation to an `.html` file that holds everything inside it, whole or not at all.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+    path : path
+        Ending in .html.
+
+    Raises
+    ------
+    ValueError
+        Another suffix, or an evaluation without a finished cell.
+    OSError
+        The file cannot be written; an earlier one stays as it was.
+    ImportError
+        Without matplotlib.
+    """
+    choice(os.path.splitext(os.fspath(path))[1].lower(), (".html",), "suffix of `path`")
+    if not evaluation.metrics:
+        raise ValueError("There is no finished cell to report; the reasons: " + "; ".join(evaluation.failures.values()))
+    content = _evaluation_page(evaluation).encode()
+
+    def write(stream: BinaryIO) -> None:
+        stream.write(content)
+
+    _files.write_atomically(path, write)
+
+
+def evaluation_sentences(evaluation: Evaluation) -> list[str]:
+    """What an evaluation says of our grids, one sentence for each measure that is shown.
+
+    An example: "RMSE to the converged endpoint: ours is better than the catalogue's best in 3 of 4 settings and worse in none;
+    median ratio 0.71."
+    """
+    sentences = []
+    for metric in headline_metrics(evaluation):
+        found = [each for each in evaluation.verdicts() if each.metric == metric]
+        if not found:
+            continue
+        words = [each.word for each in found]
+        ratio = float(np.median([each.ratio for each in found]))
+        what = metric_title(metric)
+        if set(words) == {"one seed"}:
+            below = sum(each.ratio < 1 for each in found)
+            sentences.append(
+                f"{what}: ours is below the catalogue's best in {below} of {len(found)} settings, median ratio {ratio:.2f}; "
+                "one seed alone has no interval."
+            )
+            continue
+        worse = words.count("worse") or "none"
+        sentences.append(
+            f"{what}: ours is better than the catalogue's best in {words.count('better')} of {len(found)} settings and worse "
+            f"in {worse}; median ratio {ratio:.2f}."
+        )
+    return sentences
+
+
+def _evaluation_facts(evaluation: Evaluation) -> list[tuple[str, str, str]]:
+    settings, references = evaluation.settings, [r for r in evaluation.references.values() if not r["error"]]
+    grids = {cell.grid for cell in evaluation.cells}
+    facts = [
+        ("samples", f"{settings['n_items']:,}", f"of each cell, from {len(settings['seeds'])} seeds"),
+        ("cells", f"{sum(not r['error'] for r in evaluation.cells.values()):,}", f"finished, of {len(evaluation.cells):,}"),
+        ("grids", f"{len(grids)}", "that compete, planned ones included"),
+        (
+            "noise levels",
+            f"{_three(settings['sigma_min'])} – {_three(settings['sigma_max'])}",
+            "of the model, in units of the data",
+        ),
+    ]
+    if references:
+        steps = max(r["steps"] for r in references)
+        apart = max(r["halving_rmse"] for r in references)
+        known = "converged" if all(r["converged"] for r in references) else "not converged"
+        facts.append(("endpoint", f"{apart:.2g}", f"RMSE of {steps} steps to {steps // 2}: {known}"))
+    ratio = evaluation.fit.ratio
+    facts.append(
+        ("model's error", f"{_two(float(ratio.min()))} – {_two(float(ratio.max()))}", "times what the covariance alone allows")
+    )
+    return facts
+
+
+def _evaluation_curves(evaluation: Evaluation, solver: str, metric: str) -> Axes | None:
+    """The measure against network calls of one solver; None where fewer than two numbers of calls have it."""
+    counts = [calls for name, calls in evaluation.settings_pairs() if name == solver]
+    curves = {}
+    for name in evaluation.grids:
+        found = [evaluation.interval(name, solver, calls, metric) for calls in counts]
+        # A distance of 0, as of a grid to itself, has no place on a logarithmic axis.
+        kept = [each if each is not None and each.mean > 0 else None for each in found]
+        if any(kept):
+            nan = math.nan
+            mean, low, high = (
+                [nan if each is None else getattr(each, end) for each in kept] for end in ("mean", "low", "high")
+            )
+            curves[name] = (mean, low, high)
+    if OURS not in curves or len(counts) < 2:
+        return None
+    return plots.quality_against_calls(counts, curves, ours=OURS, ylabel=metric_title(metric).replace(" to the ", "\nto the "))
+
+
+def _evaluation_sheet(evaluation: Evaluation, solver: str, calls: int) -> Axes | None:
+    """Samples of ours, the catalogue's best by each shown measure and Karras's grid, over the converged ones."""
+    kept = {cell.grid: items for cell, items in evaluation.sheets.items() if (cell.solver, cell.calls) == (solver, calls)}
+    verdicts = [evaluation.verdict(solver, calls, metric) for metric in headline_metrics(evaluation)]
+    wanted = [OURS, *(each.best for each in verdicts if each is not None), "karras"]
+    rows = {name: kept[name] for name in dict.fromkeys(wanted) if name in kept}
+    converged = next((items for cell, items in evaluation.sheets.items() if cell.grid == "converged"), None)
+    if OURS not in rows or converged is None:
+        return None
+    rows["converged"] = converged
+    count = min(len(items) for items in rows.values())
+    ends = (float(np.quantile(converged, 0.001)), float(np.quantile(converged, 0.999)))
+    return plots.sample_sheet({name: items[:count] for name, items in rows.items()}, ours=OURS, value_range=ends)
+
+
+def _cell_text(interval: Any) -> str:
+    """A mean with its half width, or alone."""
+    if interval is None:
+        return "–"
+    middle = f"{interval.mean:.3g}"
+    return middle if math.isnan(interval.half_width) else f"{middle} ± {interval.half_width:.1g}"
+
+
+def _verdict_row(each: Verdict) -> tuple[str, ...]:
+    ratio = f"{each.ratio:.2f}" if math.isfinite(each.ratio) else "–"
+    return (each.solver, str(each.calls), _cell_text(each.ours), _cell_text(each.theirs), ratio, each.word, each.best)
+
+
+def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    cells = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<div class="wide"><table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _evaluation_page(evaluation: Evaluation) -> str:
+    """The report of an evaluation as one HTML document without scripts, links or requests."""
+    settings = evaluation.settings
+    data = settings["data_name"]
+    title = f"{evaluation.model}" + (f" on {data}" if data else "")
+    facts = "".join(
+        f"<div><span>{escape(label)}</span><b>{escape(value)}</b><small>{escape(remark)}</small></div>"
+        for label, value, remark in _evaluation_facts(evaluation)
+    )
+    verdicts = "".join(f'<p class="verdict">{escape(each)}</p>' for each in evaluation_sentences(evaluation))
+    parts = []
+    for solver in settings["solvers"]:
+        parts.append(f"<h2>{escape(solver)}</h2>")
+        for metric in headline_metrics(evaluation):
+            axes = _evaluation_curves(evaluation, solver, metric)
+            if axes is not None:
+                words = f"{metric_title(metric)} against network calls, {solver}"
+                parts.append(f"<figure><div>{_svg(axes, words)}</div></figure>")
+        counts = [calls for name, calls in evaluation.settings_pairs() if name == solver]
+        for calls in dict.fromkeys([counts[0], counts[-1]] if counts else []):
+            sheet = _evaluation_sheet(evaluation, solver, calls)
+            if sheet is not None:
+                words = f"Samples at {calls} network calls, the same noise in each column"
+                parts.append(f"<figure><div>{_svg(sheet, words)}</div><figcaption>{escape(words)}.</figcaption></figure>")
+    tables = []
+    head = ("solver", "calls", "ours", "catalogue's best", "ratio", "verdict", "which")
+    for metric in evaluation.metrics:
+        rows = [_verdict_row(each) for each in evaluation.verdicts() if each.metric == metric]
+        if not rows:
+            continue
+        table = f"<h3>{escape(metric_title(metric))}</h3>{_html_table(head, rows)}"
+        every = []
+        for solver, calls in evaluation.settings_pairs():
+            found = [(name, evaluation.interval(name, solver, calls, metric)) for name in evaluation.grids]
+            ranked = sorted(((name, each) for name, each in found if each is not None), key=lambda pair: pair[1].mean)
+            every += [(solver, str(calls), _cell_text(each), name) for name, each in ranked]
+        tables.append(
+            f"{table}<details><summary>every grid</summary>"
+            f"{_html_table(('solver', 'calls', 'mean ± 95 %', 'grid'), every)}</details>"
+        )
+    notes = "".join(f"<p>Features {escape(name)}: {escape(note)}.</p>" for name, note in evaluation.facts["features"].items())
+    failed = "".join(f"<li>{escape(cell)}: {escape(why)}</li>" for cell, why in evaluation.failures.items())
+    failures = f"<h2>What failed</h2><ul>{failed}</ul>" if failed else ""
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title>
+<style>{_STYLE}{_EVALUATION_STYLE}</style>
+</head>
+<body>
+<h1>{escape(title)}</h1>
+<p class="subtitle">Planned grids and the catalogue from the same noise</p>
+{verdicts}
+<div class="facts">{facts}</div>
+{"".join(parts)}
+<h2>Every measure</h2>
+<p class="note">{escape(EVALUATION_NOTE)}</p>
+{notes}
+{"".join(tables)}
+{failures}
+<footer>eigenstep {__version__}</footer>
+</body>
+</html>
+"""
+
+
+_EVALUATION_STYLE = """
+h3 { font-size: 0.95rem; margin: 1.75rem 0 0.25rem; }
+details { margin: 0.4rem 0 0; } summary { color: var(--soft); font-size: 0.88rem; cursor: pointer; }
+figure + figure { margin-top: 1.5rem; }
+"""
+
+EVALUATION_NOTE = (
+    "Means over seeds ± half the width of their 95 % interval. The catalogue's best is chosen with hindsight, for each measure "
+    "and number of calls by the same seeds. Better and worse: the 95 % interval of the differences, seed by seed, leaves 0 "
+    "out; each row has its own 5 % of chance. Fréchet distances are squared and grow as samples become few: compare them "
+    "within this page."
+)

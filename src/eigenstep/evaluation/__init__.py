@@ -2,7 +2,7 @@
 
 from eigenstep.evaluation.cells import Cell
 from eigenstep.evaluation.competitors import OURS, WITHOUT_WARM, Entry, GaugePlanner, Planner
-from eigenstep.evaluation.contest import Evaluation, Verdict, evaluate
+from eigenstep.evaluation.contest import Evaluation, Verdict, evaluate, headline_metrics, metric_title
 from eigenstep.evaluation.features import (
     KINDS,
     ConvolutionFeatures,
@@ -50,7 +50,9 @@ __all__ = [
     "features_named",
     "frechet_distance",
     "gaussian_frechet",
+    "headline_metrics",
     "kernel_distance",
+    "metric_title",
     "paired_interval",
     "random_convolutions",
     "rmse",

@@ -38,7 +38,7 @@ REFERENCE_STEPS = 64
 
 @dataclass(frozen=True)
 class Cell:
-    """Which cell: `calls` is the number of network calls that was asked for."""
+    """Which cell: `calls` is the number of network calls that each sample takes."""
 
     grid: str
     solver: str
@@ -171,7 +171,6 @@ class Bench:
         return {
             "error": None,
             **record_of(entry),
-            "calls": solver.nfe(entry.sigmas.size - 1),
             "metrics": metrics,
             "rmse_interval": interval,
             "seconds": time.monotonic() - began,

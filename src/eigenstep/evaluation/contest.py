@@ -27,7 +27,7 @@ from eigenstep.evaluation.competitors import (
     hand_entries,
     steps_for,
 )
-from eigenstep.evaluation.features import ConvolutionFeatures, Features, features_named
+from eigenstep.evaluation.features import KINDS, ConvolutionFeatures, Features, features_named
 from eigenstep.evaluation.metrics import Interval, paired_interval, t_interval
 from eigenstep.evaluation.store import Store, file_name
 from eigenstep.evaluation.subject import Model, check_calls, fitted_items, measured_fit, model_range, on_arrays
@@ -98,7 +98,7 @@ class Evaluation:
     references : mapping of int to record
         The converged endpoint of each seed.
     cells : mapping of Cell to record
-        `metrics`, `sigmas`, `calls`; or why there is none in `error`.
+        `metrics`, `sigmas`; or why there is none in `error`.
     sheets : mapping of Cell to (m, *item_shape) float16 arrays
         The first samples of the first seed.
     """
@@ -229,7 +229,7 @@ class Evaluation:
                 for each in self.verdicts()
             ],
             "cells": [
-                {"grid": cell.grid, "solver": cell.solver, "calls": cell.calls, "seed": cell.seed, **_without_calls(record)}
+                {"grid": cell.grid, "solver": cell.solver, "calls": cell.calls, "seed": cell.seed, **record}
                 for cell, record in self.cells.items()
             ],
             "failures": self.failures,
@@ -237,6 +237,28 @@ class Evaluation:
 
 
 _ORDER = ("rmse", "frechet", "kernel", "sliced_w2")
+_TITLES = {"rmse": "RMSE", "frechet": "Fréchet distance", "kernel": "kernel distance", "sliced_w2": "sliced W2"}
+
+
+def metric_title(name: str) -> str:
+    """What a measure is, in words.
+
+    >>> metric_title("frechet/pixels"), metric_title("sliced_w2/data")
+    ('Fréchet distance to the converged endpoint, pixels', 'sliced W2 to the data')
+    """
+    kind, *rest = name.removesuffix("/data").split("/")
+    target = "data" if name.endswith("/data") else "converged endpoint"
+    return f"{_TITLES[kind]} to the {target}" + (f", {rest[0]}" if rest else "")
+
+
+def headline_metrics(evaluation: Evaluation) -> list[str]:
+    """The two measures that tables and figures show: the RMSE, where there is one, and the Fréchet distance to the endpoint.
+
+    Of several features the most telling that there are: a pretrained network, one trained in the run, random convolutions.
+    """
+    frechet = {name.split("/")[1]: name for name in evaluation.metrics if name.startswith("frechet/") and name.count("/") == 1}
+    telling = next((frechet[kind] for kind in reversed(KINDS) if kind in frechet), None)
+    return [name for name in ("rmse", telling) if name in evaluation.metrics and name is not None]
 
 
 def evaluate(
@@ -285,7 +307,8 @@ def evaluate(
     folder : path
         Of the results; made where it is not there.
     calls : sequence of int
-        Network calls per sample. A solver that needs more than one a step takes as many steps as they pay for.
+        Most network calls per sample. A solver that needs more than one a step takes as many steps as they pay for, and its
+        cells are named by the calls it really makes: 2 n - 1 for n steps of Heun.
     solvers : sequence of str
         Names in `SOLVERS`. Stochastic ones have no RMSE.
     seeds : int or sequence of int
@@ -350,7 +373,7 @@ def evaluate(
     """
     say = stage or (lambda words: None)
     counts = sorted({integer(count, "calls") for count in calls})
-    methods = [solver_named(each) for each in dict.fromkeys(solvers)]
+    methods = {solver_named(each).name: (each, solver_named(each)) for each in reversed(list(solvers))}
     numbers = list(range(integer(seeds, "seeds"))) if isinstance(seeds, int) else list(dict.fromkeys(seeds))
     numbers = [integer(seed, "seeds", minimum=0) for seed in numbers]
     if not counts or not methods or not numbers:
@@ -418,16 +441,17 @@ def evaluate(
     path = getattr(denoiser, "path", None)
     jobs: list[Job] = []
     unplanned: list[Cell] = []
-    for method in methods:
-        for count in counts:
-            n = steps_for(count, method)
+    for title, method in reversed(methods.values()):
+        # Several numbers of calls may pay for the same steps.
+        for n in dict.fromkeys(steps_for(count, method) for count in counts):
+            count = method.nfe(n)
             try:
                 entries = list(plan(n, method))
             except ValueError as error:
                 # One number of steps that cannot be planned must not cost the others.
                 entries = []
                 for seed in numbers:
-                    cell = Cell(OURS, method.name, count, seed)
+                    cell = Cell(OURS, title, count, seed)
                     store.add(cell.key, {"error": f"not planned: {error}"})
                     unplanned.append(cell)
             warm = next((entry for entry in entries if entry.warm is not None), None)
@@ -441,12 +465,12 @@ def evaluate(
                 warm=None if warm is None or not warm_hand else warm.warm,
                 warm_level=None if warm is None else float(warm.sigmas[0]),
             )
-            jobs += [Job(Cell(e.name, method.name, count, seed), e) for seed in numbers for e in entries]
+            jobs += [Job(Cell(e.name, title, count, seed), e) for seed in numbers for e in entries]
     # Seed by seed: what is interrupted has whole seeds to show.
     jobs.sort(key=lambda job: numbers.index(job.cell.seed))
     _run(store, recipe, jobs, numbers, devices=devices, dask=dask, progress=progress, stage=say)
     cells = [*unplanned, *(job.cell for job in jobs)]
-    return _evaluation(store, subject.name, extractors, fit, cells, numbers, solvers=[m.name for m in methods])
+    return _evaluation(store, subject.name, extractors, fit, cells, numbers, solvers=[title for title, _ in reversed(methods.values())])
 
 
 def _run(
@@ -623,9 +647,3 @@ def _finite_record(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _interval_json(interval: Interval) -> dict[str, Any]:
     return {"mean": interval.mean, "low": _finite(interval.low), "high": _finite(interval.high), "n": interval.n}
-
-
-def _without_calls(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The record with its own number of calls under another name than the one that was asked for."""
-    rest = {key: value for key, value in record.items() if key != "calls"}
-    return rest | ({"network_calls": record["calls"]} if "calls" in record else {})
