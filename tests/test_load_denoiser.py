@@ -433,6 +433,16 @@ def test_dit_against_its_pipelines_lines(tmp_path):
     assert denoiser.item_shape == (4, 8, 8)
 
 
+def test_dit_as_it_was_saved_before_it_had_a_class(tmp_path):
+    module = dit()
+    folder = saved(tmp_path, module, diffusers.DDIMScheduler(), "transformer", "DiTPipeline")
+    x = noise((2, 4, 8, 8))
+    expected = load_denoiser(folder, labels=7)(x, 1.0)
+    config = json.loads((folder / "transformer" / "config.json").read_text())
+    (folder / "transformer" / "config.json").write_text(json.dumps({**config, "_class_name": "Transformer2DModel"}))
+    close(load_denoiser(folder, labels=7)(x, 1.0), expected)
+
+
 def test_sd3_against_its_pipelines_lines(tmp_path):
     module = sd3()
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
