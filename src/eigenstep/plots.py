@@ -410,7 +410,7 @@ def quality_against_calls(
     title: str = "",
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw a measured distance against network calls, one curve for each grid with its confidence interval.
+    """Draw a measured distance against network calls: ours with its confidence band, others with bars.
 
     Parameters
     ----------
@@ -467,7 +467,12 @@ def quality_against_calls(
     for colour, name in [*zip(NAMED, named, strict=False), (OURS, ours)]:
         middle, low, high = triples[name]
         mine = name == ours
-        ax.fill_between(x, np.maximum(low, 1e-3 * lowest), high, color=colour, alpha=0.16, linewidth=0, zorder=2)
+        # A band for one, bars for the others: several bands on top of each other tell nothing apart.
+        low = np.maximum(low, 1e-3 * lowest)
+        if mine:
+            ax.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0, zorder=2)
+        else:
+            ax.vlines(x, low, high, color=colour, linewidth=1.0, alpha=0.55, zorder=2)
         ax.plot(x, middle, color=colour, linewidth=2.8 if mine else 1.5, zorder=4 if mine else 3, marker="o",
                 markersize=4.5 if mine else 2.5)
     ax.set_yscale("log")

@@ -22,7 +22,7 @@ from eigenstep import _files, plots
 from eigenstep._checks import Float, choice, integer
 from eigenstep._version import __version__
 from eigenstep.estimation import NoiseCheck, PlanCertainty, Population, noise_check, plan_certainty
-from eigenstep.evaluation import OURS, Evaluation, Verdict, headline_metrics, metric_title
+from eigenstep.evaluation import OURS, WITHOUT_WARM, Evaluation, Verdict, headline_metrics, metric_title
 from eigenstep.grids import catalogue_grids
 from eigenstep.optimal import RankedGrid, optimal_grid, rank, tangent_gamma
 from eigenstep.spectrum import Spectrum
@@ -619,7 +619,7 @@ def _evaluation_facts(evaluation: Evaluation) -> list[tuple[str, str, str]]:
         ("grids", f"{len(grids)}", "that compete, planned ones included"),
         (
             "noise levels",
-            f"{_three(settings['sigma_min'])} – {_three(settings['sigma_max'])}",
+            f"{settings['sigma_min']:.3g} – {settings['sigma_max']:.4g}",
             "of the model, in units of the data",
         ),
     ]
@@ -651,7 +651,23 @@ def _evaluation_curves(evaluation: Evaluation, solver: str, metric: str) -> Axes
             curves[name] = (mean, low, high)
     if OURS not in curves or len(counts) < 2:
         return None
-    return plots.quality_against_calls(counts, curves, ours=OURS, ylabel=metric_title(metric).replace(" to the ", "\nto the "))
+    words = metric_title(metric).replace(" to the ", "\nto the ")
+    named = [name for name in _named_grids(evaluation) if name in curves]
+    return plots.quality_against_calls(counts, curves, ours=OURS, named=named, ylabel=words)
+
+
+def _named_grids(evaluation: Evaluation) -> list[str]:
+    """The grids that get a colour, the same in every figure: ours without warm start, Karras's, and those that rank best."""
+    ranks: dict[str, list[int]] = {}
+    for solver, calls in evaluation.settings_pairs():
+        for metric in headline_metrics(evaluation):
+            found = {name: evaluation.interval(name, solver, calls, metric) for name in evaluation.grids if name != OURS}
+            means = {name: each.mean for name, each in found.items() if each is not None}
+            for place, name in enumerate(sorted(means, key=lambda name: means[name])):
+                ranks.setdefault(name, []).append(place)
+    best = sorted(ranks, key=lambda name: float(np.mean(ranks[name])))
+    known = [name for name in (WITHOUT_WARM, "karras") if name in ranks]
+    return list(dict.fromkeys([*known, *best]))[: len(known) + 3]
 
 
 def _evaluation_sheet(evaluation: Evaluation, solver: str, calls: int) -> Axes | None:

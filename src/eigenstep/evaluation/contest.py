@@ -33,6 +33,7 @@ from eigenstep.evaluation.store import Store, file_name
 from eigenstep.evaluation.subject import Model, check_calls, fitted_items, measured_fit, model_range, on_arrays
 from eigenstep.evaluation.workers import Job, workers
 from eigenstep.models import ErrorCurve
+from eigenstep.models.network import torch_device
 from eigenstep.solvers import solver_named
 from eigenstep.spectrum import Spectrum
 
@@ -382,7 +383,12 @@ def evaluate(
     hand_entries(1, 0.1, 1.0, names=grids)  # refuses unknown names before any work
 
     subject = Model(model, dict(model_options or {}))
-    first = devices[0] if devices else None
+    if not devices:
+        raise ValueError("`devices` must hold at least one, got none; None is the model's own.")
+    for device in devices:
+        if device is not None:
+            torch_device(device)  # refuses one that is not there before any work
+    first = devices[0]
     denoiser = subject.load(first)
     items = fitted_items(denoiser, real_array(data, "data"))
     if items.ndim < 2 or len(items) < 20:
@@ -470,7 +476,8 @@ def evaluate(
     jobs.sort(key=lambda job: numbers.index(job.cell.seed))
     _run(store, recipe, jobs, numbers, devices=devices, dask=dask, progress=progress, stage=say)
     cells = [*unplanned, *(job.cell for job in jobs)]
-    return _evaluation(store, subject.name, extractors, fit, cells, numbers, solvers=[title for title, _ in reversed(methods.values())])
+    titles = [title for title, _ in reversed(methods.values())]
+    return _evaluation(store, subject.name, extractors, fit, cells, numbers, solvers=titles)
 
 
 def _run(
