@@ -22,7 +22,7 @@ from eigenstep import _files, plots
 from eigenstep._checks import Float, choice, integer
 from eigenstep._version import __version__
 from eigenstep.estimation import NoiseCheck, PlanCertainty, Population, noise_check, plan_certainty
-from eigenstep.evaluation import OURS, WITHOUT_WARM, Evaluation, Verdict, headline_metrics, metric_title
+from eigenstep.evaluation import OURS, WARM_SUFFIX, WITHOUT_WARM, Evaluation, Verdict, headline_metrics, metric_title
 from eigenstep.grids import catalogue_grids
 from eigenstep.optimal import RankedGrid, optimal_grid, rank, tangent_gamma
 from eigenstep.spectrum import Spectrum
@@ -661,7 +661,8 @@ def _named_grids(evaluation: Evaluation) -> list[str]:
     ranks: dict[str, list[int]] = {}
     for solver, calls in evaluation.settings_pairs():
         for metric in headline_metrics(evaluation):
-            found = {name: evaluation.interval(name, solver, calls, metric) for name in evaluation.grids if name != OURS}
+            others = [name for name in evaluation.grids if name != OURS and not name.endswith(WARM_SUFFIX)]
+            found = {name: evaluation.interval(name, solver, calls, metric) for name in others}
             means = {name: each.mean for name, each in found.items() if each is not None}
             for place, name in enumerate(sorted(means, key=lambda name: means[name])):
                 ranks.setdefault(name, []).append(place)

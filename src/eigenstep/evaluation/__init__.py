@@ -1,7 +1,7 @@
 """Planned grids beside hand-made ones on a real network: distances, their intervals, and runs that can be gone on with."""
 
 from eigenstep.evaluation.cells import Cell
-from eigenstep.evaluation.competitors import OURS, WITHOUT_WARM, Entry, GaugePlanner, Planner
+from eigenstep.evaluation.competitors import OURS, WARM_SUFFIX, WITHOUT_WARM, Entry, GaugePlanner, Planner
 from eigenstep.evaluation.contest import Evaluation, Verdict, evaluate, headline_metrics, metric_title
 from eigenstep.evaluation.features import (
     KINDS,
@@ -31,6 +31,7 @@ from eigenstep.evaluation.subject import Model
 __all__ = [
     "KINDS",
     "OURS",
+    "WARM_SUFFIX",
     "WITHOUT_WARM",
     "Cell",
     "ConvolutionFeatures",
