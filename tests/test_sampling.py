@@ -305,6 +305,7 @@ def test_given_noise_starts_the_run_and_the_seed_does_not():
     z = Z.flip(0)
     one, other = (ours("ddim", SIX, noise=given, seed=seed) for seed, given in ((0, z), (1, z.numpy())))
     assert torch.equal(one, other)
+    torch.testing.assert_close(ours("ddim", SIX, noise=z, batch_size=3), one, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(one.flip(0), ours("ddim", SIX), rtol=1e-5, atol=1e-6)
     sde = [ours("dpmpp_2m_sde", SIX, noise=z, seed=seed) for seed in (0, 1)]
     assert not torch.allclose(*sde)

@@ -200,6 +200,16 @@ def test_the_end_of_the_range_rounded_to_float32_is_that_end():
     assert model.visited != seen  # what the host said
 
 
+def test_the_nearest_model_inside_that_says_a_range_is_believed():
+    def wrapped(**said):
+        return type("Wrapper", (), {**said, "__call__": lambda self, x, sigma: x})()
+
+    inner = wrapped(sigma_min=torch.tensor(0.5), sigma_max=torch.tensor(20.0))
+    denoiser = k_diffusion.model_to_denoiser(wrapped(inner_model=wrapped(inner_model=inner)))
+    assert (denoiser.sigma_min, denoiser.sigma_max) == (0.5, 20.0)
+    assert k_diffusion.model_to_denoiser(wrapped(inner_model=wrapped())).sigma_max == math.inf
+
+
 def test_extra_arguments_reach_the_denoiser():
     model = k_diffusion.denoiser_to_model(lambda x, sigma, scale: scale * x)
     assert torch.equal(model(Z, torch.ones(4), scale=3.0), 3.0 * Z)
