@@ -280,7 +280,7 @@ def trained_features(
     return _standardised("trained", {**scaling, **weights}, data, note=note, device=device)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class PretrainedFeatures:
     """Features of a network that others trained, from a package that the user has: Inception (FID, KID) or DINOv2.
 
@@ -306,7 +306,7 @@ class PretrainedFeatures:
     name: str
     value_range: tuple[float, float]
     weights: str | None = None
-    _loaded: dict[str, Any] = field(default_factory=dict, repr=False)
+    _loaded: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     PACKAGES = {"inception": ("torch_fidelity", "torch-fidelity"), "dinov2": ("timm", "timm")}  # noqa: RUF012
     DIMENSIONS = {"inception": 2048, "dinov2": 384}  # noqa: RUF012
