@@ -11,8 +11,9 @@ of the largest relative difference among the planned levels; "cost" is the large
 Then what `choose_spectrum` takes from d/4 to 64 d samples.
 
 With --data, halves in order and the test split against all items, beside what `plan_certainty` says with and without
-`variance_error`; then the first table on real data: n = d/4 items drawn from mnist.npz, fashion_mnist.npz and ecg512.npz in that
-folder, against all of them. There the samples are no Gaussians, and `Population.from_samples` is shown beside `from_spectrum`.
+`variance_error`; then the first table on real data: n = d/4 items drawn from mnist.npz, fashion_mnist.npz and ecg512.npz
+in that folder, against all of them. There the samples are no Gaussians, and `Population.from_samples` is shown beside
+`from_spectrum`.
 """
 
 from __future__ import annotations

@@ -606,6 +606,18 @@ class TestLongWork:
         assert re.search(r"The output file must end in \.html or \.png, got .*x\.txt", result.stderr)
 
 
+@pytest.mark.slow
+def test_an_unreachable_scheduler_is_said_within_ten_seconds(tmp_path):
+    pytest.importorskip("distributed")
+    list(open_source("digits"))  # the import of scikit-learn is not what is timed
+    began = time.monotonic()
+    result = run("spectrum", "digits", "-o", tmp_path / "s.json", "--dask", "tcp://127.0.0.1:1")
+    assert time.monotonic() - began < 10.0
+    assert result.exit_code == 2
+    assert "no Dask scheduler answers at 'tcp://127.0.0.1:1' within 5 s" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
 class TestCompare:
     def test_json_columns_agree_with_single_plans(self, saved):
         record = json.loads(done("compare", saved, "--steps", "3-5", "--format", "json"))
