@@ -745,6 +745,11 @@ def _evaluation_page(evaluation: Evaluation) -> str:
             f"{table}<details><summary>every grid</summary>"
             f"{_html_table(('solver', 'calls', 'mean ± 95 %', 'grid'), every)}</details>"
         )
+    plans = [
+        (each["solver"], str(each["calls"]), ", ".join(f"{sigma:.3g}" for sigma in each["sigmas"]), each["reason"])
+        for each in evaluation.facts["plans"]
+        if each["grid"] == OURS
+    ]
     notes = "".join(f"<p>Features {escape(name)}: {escape(note)}.</p>" for name, note in evaluation.facts["features"].items())
     failed = "".join(f"<li>{escape(cell)}: {escape(why)}</li>" for cell, why in evaluation.failures.items())
     failures = f"<h2>What failed</h2><ul>{failed}</ul>" if failed else ""
@@ -762,6 +767,8 @@ def _evaluation_page(evaluation: Evaluation) -> str:
 {verdicts}
 <div class="facts">{facts}</div>
 {"".join(parts)}
+<h2>What was planned</h2>
+{_html_table(("solver", "calls", "levels", "why"), plans).replace("<table>", '<table class="plans">')}
 <h2>Every measure</h2>
 <p class="note">{escape(EVALUATION_NOTE)}</p>
 {notes}
@@ -777,6 +784,8 @@ _EVALUATION_STYLE = """
 h3 { font-size: 0.95rem; margin: 1.75rem 0 0.25rem; }
 details { margin: 0.4rem 0 0; } summary { color: var(--soft); font-size: 0.88rem; cursor: pointer; }
 figure + figure { margin-top: 1.5rem; }
+.plans td { white-space: normal; vertical-align: top; text-align: left; } .plans td:nth-child(-n + 2) { white-space: nowrap; }
+.plans th { text-align: left; }
 """
 
 EVALUATION_NOTE = (

@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 @click.option("--weights", multiple=True, metavar="NAME=FILE", help="Weights of inception or dinov2.")
 @click.option("--items", type=int, default=10_000, show_default=True, metavar="N", help="Items of the data to read at most.")
 @click.option("--spectrum", metavar="SPECTRUM", help="A measured spectrum to plan on. Default: that of the data.")
+@click.option(
+    "--target", default="endpoint", show_default=True, metavar="NAME", help="What plans come near: endpoint, or data."
+)
 @click.option("--warm-hand", is_flag=True, help="Let the catalogue compete from our warm start too.")
 @click.option("--sigma-min", type=float, metavar="S", help="Lowest level to call the model at. Default: its own.")
 @click.option("--sigma-max", type=float, metavar="S", help="Level to start at. Default: the model's own.")

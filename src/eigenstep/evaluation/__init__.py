@@ -1,7 +1,7 @@
 """Planned grids beside hand-made ones on a real network: distances, their intervals, and runs that can be gone on with."""
 
 from eigenstep.evaluation.cells import Cell
-from eigenstep.evaluation.competitors import OURS, WARM_SUFFIX, WITHOUT_WARM, Entry, GaugePlanner, Planner
+from eigenstep.evaluation.competitors import OURS, WARM_SUFFIX, WITHOUT_WARM, Entry, ModelPlanner, Planner
 from eigenstep.evaluation.contest import Evaluation, Verdict, evaluate, headline_metrics, metric_title
 from eigenstep.evaluation.features import (
     KINDS,
@@ -38,10 +38,10 @@ __all__ = [
     "Entry",
     "Evaluation",
     "Features",
-    "GaugePlanner",
     "Interval",
     "KernelDistance",
     "Model",
+    "ModelPlanner",
     "PixelFeatures",
     "Planner",
     "PretrainedFeatures",

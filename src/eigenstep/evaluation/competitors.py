@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+
 from eigenstep._checks import Float, choice
+from eigenstep.evaluation.store import Shelf
 from eigenstep.grids import LAWS, catalogue_grids
-from eigenstep.models import ErrorCurve
-from eigenstep.models.warm import WarmStart
-from eigenstep.optimal import optimal_grid
+from eigenstep.models import Denoiser, ErrorCurve
+from eigenstep.models.plan import Plan, plan
+from eigenstep.models.profile import ModelProfile
 from eigenstep.paths import NoisePath
 from eigenstep.solvers import Solver
 from eigenstep.spectrum import Spectrum
@@ -105,31 +109,67 @@ def hand_entries(
 
 
 @dataclass(frozen=True, eq=False)
-class GaugePlanner:
-    """Our entries: the plan from the data's spectrum and the model's error curve, and the same without its warm start.
+class ModelPlanner:
+    """Our entries: `models.plan`, and the best planned grid of the same field that needs no warm start.
+
+    What it has measured and planned is kept on a shelf: a run that is gone on with plans nothing twice.
 
     Parameters
     ----------
-    spectrum : Spectrum
-        With mean and basis, for a warm start.
-    curve : ErrorCurve
-        Of the model on the same data.
-    sigma_min, sigma_max : float
+    profile : ModelProfile
+        Judged by other noise than the cells are.
+    shelf : Shelf
     """
 
-    spectrum: Spectrum
-    curve: ErrorCurve
-    sigma_min: float
-    sigma_max: float
+    profile: ModelProfile
+    shelf: Shelf
 
     def __call__(self, n: int, solver: Solver) -> tuple[Entry, ...]:
         """Plan n steps of a solver."""
-        objective = "w2" if solver.order == 1 else "local"
-        options: dict[str, Any] = {"solver": solver, "objective": objective, "denoiser_error": self.curve}
-        cold = optimal_grid(self.spectrum, n, self.sigma_min, self.sigma_max, **options)
-        level = min(self.curve.start_level(), self.sigma_max)
-        if self.spectrum.basis is None or not self.sigma_min < level < self.sigma_max:
-            return (Entry(OURS, cold.sigmas),)
-        warm = optimal_grid(self.spectrum, n, self.sigma_min, level, **options)
-        start = WarmStart(self.spectrum, level, self.sigma_max)
-        return Entry(OURS, warm.sigmas, start), Entry(WITHOUT_WARM, cold.sigmas)
+        kept = self.shelf.arrays(f"plans/{solver.name}-{n}")
+        if kept is None:
+            made = plan(self.profile, None, n, solver=solver)
+            self.shelf.keep(f"plans/{solver.name}-{n}", {"plan": np.array(made.to_json())})
+        else:
+            made = Plan.from_json(str(kept["plan"]), spectrum=self.profile.spectrum)
+        entries = [Entry(OURS, made.sigmas, made.warm, made.reason)]
+        if made.warm is not None:
+            cold = next((each for each in made.candidates if each.planned and not each.warm), None)
+            if cold is not None:
+                entries.append(Entry(WITHOUT_WARM, cold.sigmas))
+        return tuple(entries)
+
+
+def kept_profile(shelf: Shelf, subject: Denoiser, spectrum: Spectrum) -> ModelProfile | None:
+    """The profile that `keep_profile` wrote, or None."""
+    found = shelf.arrays("profile")
+    if found is None:
+        return None
+    facts = json.loads(str(found["facts"]))
+    curve = {name: found[f"curve.{name}"] for name in ("sigmas", "error", "standard_error", "bound")}
+    numbers = {name: float(facts[name]) for name in _LEVELS}
+    return ModelProfile(
+        denoiser=subject,
+        spectrum=spectrum,
+        curve=ErrorCurve(**curve, n_items=facts["n_items"], dim=facts["dim"]),
+        target=facts["target"],
+        noise=found["noise"],
+        endpoint=found["endpoint"],
+        calls=facts["calls"],
+        **numbers,
+    )
+
+
+def keep_profile(shelf: Shelf, profile: ModelProfile) -> None:
+    """Keep what a model was measured to be."""
+    curve = profile.curve
+    assert curve is not None
+    facts: dict[str, Any] = {name: str(getattr(profile, name)) for name in _LEVELS}
+    facts |= {"target": profile.target, "calls": profile.calls, "n_items": curve.n_items, "dim": curve.dim}
+    arrays = {f"curve.{name}": getattr(curve, name) for name in ("sigmas", "error", "standard_error", "bound")}
+    arrays |= {"noise": profile.noise, "endpoint": profile.endpoint, "facts": np.array(json.dumps(facts))}
+    shelf.keep("profile", arrays)
+
+
+_LEVELS = ("sigma_min", "sigma_max", "start_level", "origin", "endpoint_error")
+"""Numbers of a profile, of which `origin` may be infinite."""

@@ -8,13 +8,13 @@ import math
 import os
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eigenstep._checks import Float, integer, real_array, real_number
+from eigenstep._checks import Float, choice, integer, real_array, real_number
 from eigenstep._version import __version__
 from eigenstep.evaluation.cells import Cell, Recipe, Side, record_of, reference_key
 from eigenstep.evaluation.competitors import (
@@ -22,18 +22,21 @@ from eigenstep.evaluation.competitors import (
     WARM_SUFFIX,
     WITHOUT_WARM,
     Entry,
-    GaugePlanner,
+    ModelPlanner,
     Planner,
     hand_entries,
+    keep_profile,
+    kept_profile,
     steps_for,
 )
 from eigenstep.evaluation.features import KINDS, ConvolutionFeatures, Features, features_named
 from eigenstep.evaluation.metrics import Interval, paired_interval, t_interval
 from eigenstep.evaluation.store import Store, file_name
-from eigenstep.evaluation.subject import Model, check_calls, fitted_items, measured_fit, model_range, on_arrays
+from eigenstep.evaluation.subject import Model, Subject, check_calls, fitted_items, model_range, on_arrays
 from eigenstep.evaluation.workers import Job, workers
 from eigenstep.models import ErrorCurve
 from eigenstep.models.network import torch_device
+from eigenstep.models.profile import TARGETS, ModelProfile, profile
 from eigenstep.solvers import solver_named
 from eigenstep.spectrum import Spectrum
 
@@ -45,6 +48,9 @@ TOLERANCE = 0.01
 
 FIT_ITEMS = 400
 """Items that the model's error curve is measured on."""
+
+PLANNING_SEED = 0x706C616E
+"""Of the noise that plans are judged by: none that a cell is likely to draw."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,7 @@ class Evaluation:
     model : str
         Its name.
     facts : mapping
-        About the run that its numbers do not depend on: how the features came to be, of what the data are.
+        About the run: what was planned and why, how well a trained network learned, the folder.
     fit : ErrorCurve
         Of the model on the data.
     references : mapping of int to record
@@ -278,6 +284,7 @@ def evaluate(
     weights: Mapping[str, str] | None = None,
     value_range: tuple[float, float] | None = None,
     spectrum: Spectrum | None = None,
+    target: str = "endpoint",
     sigma_min: float | None = None,
     sigma_max: float | None = None,
     batch_size: int = 100,
@@ -326,6 +333,8 @@ def evaluate(
         As for `features_named`.
     spectrum : Spectrum, optional
         Of more data than these; with `mean` and `basis`, for a warm start. Default: measured from `data`.
+    target : {"endpoint", "data"}
+        What plans are to come near, as for `models.plan`.
     sigma_min, sigma_max : float, optional
         Range of levels; the model's own by default.
     batch_size, dtype
@@ -339,7 +348,7 @@ def evaluate(
     resume : bool
         Go on with the folder: what is finished is not done again, what failed is.
     planner : Planner, optional
-        Makes our entries; by default from the spectrum and the model's error curve.
+        Makes our entries; `models.plan` by default, which judges by other noise than the cells draw.
     name : str
         Of the data, for titles.
     progress : callable, optional
@@ -382,14 +391,14 @@ def evaluate(
     n_items = integer(n_items, "n_items", minimum=3)
     hand_entries(1, 0.1, 1.0, names=grids)  # refuses unknown names before any work
 
-    subject = Model(model, dict(model_options or {}))
+    source = Model(model, dict(model_options or {}))
     if not devices:
         raise ValueError("`devices` must hold at least one, got none; None is the model's own.")
     for device in devices:
         if device is not None:
             torch_device(device)  # refuses one that is not there before any work
     first = devices[0]
-    denoiser = subject.load(first)
+    denoiser = source.load(first)
     items = fitted_items(denoiser, real_array(data, "data"))
     if items.ndim < 2 or len(items) < 20:
         raise ValueError(f"`data` must hold at least 20 items, got shape {items.shape}.")
@@ -399,13 +408,17 @@ def evaluate(
     order = np.random.default_rng(0).permutation(len(items))
     items = items[order]
     kinds = None if labels is None else _one_label_each(labels, len(items))[order]
+    choice(target, TARGETS, "target")
+    planned_on = "the data's" if spectrum is None else _digest(spectrum.eigenvalues)
     if spectrum is None:
         say("measuring the spectrum")
         spectrum = Spectrum.from_samples(items, basis=min(BASIS, items[0].size, len(items) - 1))
     settings = {
         "data": _digest(items),
         "data_name": name,
-        "model": subject.name,
+        "model": source.name,
+        "spectrum": planned_on,
+        "target": target,
         "item_shape": list(items.shape[1:]),
         "n_items": n_items,
         "sigma_min": low,
@@ -417,13 +430,14 @@ def evaluate(
     }
     store = Store(folder, settings, resume=resume)
     _check_model(store, denoiser, low, high, device=first)
-    fit = _fit(store)
-    if fit is None:
-        say("measuring the model's error")
-        fit = measured_fit(
-            denoiser, items[:FIT_ITEMS], spectrum, sigma_min=low, sigma_max=high, batch_size=batch_size, device=first
+    subject = Subject(denoiser, low, high, items.shape[1:], first, integer(batch_size, "batch_size"))
+    measured = kept_profile(store, subject, spectrum)
+    if measured is None:
+        say("measuring the model")
+        measured = profile(
+            subject, spectrum, data=items[:FIT_ITEMS], target=target, seed=PLANNING_SEED
         )
-        store.keep("fit", {each.name: np.asarray(getattr(fit, each.name)) for each in fields(fit)})
+        keep_profile(store, measured)
     say("preparing the features")
     extractors = _features(store, features, items, labels=kinds, weights=weights, value_range=value_range, device=first)
     _keep_data(store, items, extractors, first)
@@ -431,11 +445,11 @@ def evaluate(
     recipe = Recipe(
         folder=str(store.folder.resolve()),
         run=uuid.uuid4().hex,
-        model=subject,
+        model=source,
         features=extractors,
         item_shape=items.shape[1:],
         n_items=n_items,
-        batch_size=integer(batch_size, "batch_size"),
+        batch_size=batch_size,
         sigma_min=low,
         sigma_max=high,
         dtype=dtype,
@@ -443,10 +457,11 @@ def evaluate(
         most_steps=most_steps,
     )
     say("planning")
-    plan = planner or GaugePlanner(spectrum, fit, low, high)
+    plan = planner or ModelPlanner(measured, store)
     path = getattr(denoiser, "path", None)
     jobs: list[Job] = []
     unplanned: list[Cell] = []
+    plans: list[dict[str, Any]] = []
     for title, method in reversed(methods.values()):
         # Several numbers of calls may pay for the same steps.
         for n in dict.fromkeys(steps_for(count, method) for count in counts):
@@ -471,13 +486,18 @@ def evaluate(
                 warm=None if warm is None or not warm_hand else warm.warm,
                 warm_level=None if warm is None else float(warm.sigmas[0]),
             )
+            plans += [
+                {"grid": e.name, "solver": title, "calls": count, "sigmas": e.sigmas.tolist(), "warm": e.warm is not None,
+                 "reason": e.note}
+                for e in entries if e.ours
+            ]  # fmt: skip
             jobs += [Job(Cell(e.name, title, count, seed), e) for seed in numbers for e in entries]
     # Seed by seed: what is interrupted has whole seeds to show.
     jobs.sort(key=lambda job: numbers.index(job.cell.seed))
     _run(store, recipe, jobs, numbers, devices=devices, dask=dask, progress=progress, stage=say)
     cells = [*unplanned, *(job.cell for job in jobs)]
     titles = [title for title, _ in reversed(methods.values())]
-    return _evaluation(store, subject.name, extractors, fit, cells, numbers, solvers=titles)
+    return _evaluation(store, source.name, extractors, measured, plans, cells, numbers, solvers=titles)
 
 
 def _run(
@@ -551,15 +571,6 @@ def _check_model(store: Store, denoiser: Any, low: float, high: float, *, device
         )
 
 
-def _fit(store: Store) -> ErrorCurve | None:
-    """The error curve that an earlier part of the run has measured."""
-    kept = store.arrays("fit")
-    if kept is None:
-        return None
-    numbers = {name: kept[name] for name in ("sigmas", "error", "standard_error", "bound")}
-    return ErrorCurve(**numbers, n_items=int(kept["n_items"]), dim=float(kept["dim"]))
-
-
 def _keep_data(store: Store, items: Float, extractors: Sequence[Features], device: Any) -> None:
     """The features of the data, made once."""
     identities = json.dumps({each.name: each.identity for each in extractors})
@@ -606,7 +617,8 @@ def _evaluation(
     store: Store,
     model: str,
     extractors: Sequence[Features],
-    fit: ErrorCurve,
+    measured: ModelProfile,
+    plans: Sequence[Mapping[str, Any]],
     wanted: Sequence[Cell],
     seeds: Sequence[int],
     *,
@@ -624,12 +636,13 @@ def _evaluation(
     if endpoint is not None:
         rows = endpoint["rows"][: len(next(iter(sheets.values()), endpoint["rows"][:8]))]
         sheets[Cell("converged", "", 0, seeds[0])] = rows.reshape(len(rows), *shape)
+    assert measured.curve is not None
     notes = {each.name: each.note for each in extractors if isinstance(each, ConvolutionFeatures) and each.note}
     return Evaluation(
         settings={**store.settings, "solvers": list(solvers), "seeds": list(seeds)},
         model=model,
-        facts={"features": notes, "folder": str(store.folder)},
-        fit=fit,
+        facts={"features": notes, "plans": list(plans), "folder": str(store.folder)},
+        fit=measured.curve,
         references={seed: store.finished[reference_key(seed)] for seed in seeds if reference_key(seed) in store.finished},
         cells=cells,
         sheets=sheets,

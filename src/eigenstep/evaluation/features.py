@@ -344,7 +344,6 @@ class PretrainedFeatures:
             With the pip command that mends it.
         """
         module, package = self.PACKAGES[self.name]
-        _torch()
         try:
             importlib.import_module(module)
         except ImportError as error:

@@ -56,7 +56,7 @@ class Store(Shelf):
     """Files of one evaluation, for the one process that keeps its books.
 
     `settings.json` says what all its numbers depend on; `cells.jsonl` holds one line for each finished or failed cell;
-    `references/` the converged endpoints of each seed, `samples/` the first samples of each cell for the sheets.
+    `references/` the converged endpoints of each seed, `plans/` what was planned, `samples/` the first samples of each cell.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ class Store(Shelf):
         """Open or begin."""
         super().__init__(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name in ("references", "samples"):
+        for name in ("references", "samples", "plans"):
             (self.folder / name).mkdir(exist_ok=True)
         self.settings = json.loads(json.dumps(settings))
         self.finished: dict[str, dict[str, Any]] = {}

@@ -15,16 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from eigenstep._checks import Float, real_array
-from eigenstep.models import ErrorCurve, error_curve, load_denoiser
-from eigenstep.spectrum import Spectrum
+from eigenstep._checks import Float
+from eigenstep.models import load_denoiser
 
 _SPEC = re.compile(r"(?P<module>.+):(?P<function>[A-Za-z_]\w*)(?:\((?P<arguments>[^()]*)\))?")
-
-MISFIT = 2.0
-"""Where the model errs at every level by this factor beyond the Cramér–Rao bound, it was trained on other data."""
 
 
 @dataclass(frozen=True)
@@ -156,8 +151,8 @@ def fitted_items(denoiser: Any, items: Float) -> Float:
     )
 
 
-def on_arrays(denoiser: Any, *, device: Any = None) -> Callable[[Any, float], Any]:
-    """The denoiser on numpy arrays, through float32 tensors on a device, without gradients.
+def on_arrays(denoiser: Any, *, device: Any = None, batch_size: int = 100) -> Callable[[Any, float], Any]:
+    """The denoiser on numpy arrays, through float32 tensors on a device, without gradients, so many items at a time.
 
     >>> shrink = on_arrays(lambda x, sigma: x / (1 + sigma**2))
     >>> shrink(np.ones((1, 2)), 1.0).tolist()
@@ -166,9 +161,13 @@ def on_arrays(denoiser: Any, *, device: Any = None) -> Callable[[Any, float], An
     import torch
 
     def call(x: Any, sigma: float) -> Any:
+        items = np.asarray(x)
+        found = []
         with torch.no_grad():
-            found = denoiser(torch.as_tensor(np.asarray(x), dtype=torch.float32, device=device), float(sigma))
-        return found.double().cpu().numpy()
+            for first in range(0, len(items), batch_size):
+                batch = torch.as_tensor(items[first : first + batch_size], dtype=torch.float32, device=device)
+                found.append(denoiser(batch, float(sigma)).double().cpu().numpy())
+        return np.concatenate(found)
 
     return call
 
@@ -202,61 +201,31 @@ def check_calls(denoiser: Any, item_shape: Sequence[int], sigma: float, *, devic
         )
 
 
-def measured_fit(
-    denoiser: Any,
-    items: ArrayLike,
-    spectrum: Spectrum,
-    *,
-    sigma_min: float,
-    sigma_max: float,
-    levels: int = 25,
-    batch_size: int = 100,
-    device: Any = None,
-    progress: Callable[[int], None] | None = None,
-) -> ErrorCurve:
-    """The error curve of the model on the data, or a refusal where it says that the model was trained on other data.
+@dataclass(frozen=True)
+class Subject:
+    """The denoiser as plans are made for it: on numpy arrays, within the range of levels and on the items it is judged by.
 
-    Parameters
-    ----------
-    items : (n, *item_shape) array
-    spectrum : Spectrum
-        Of the same data.
-    sigma_min, sigma_max, levels, batch_size, progress
-        As for `models.error_curve`.
-
-    Raises
-    ------
-    ValueError
-        Where the error is more than `MISFIT` times the bound at every level: data of another kind or range than the model's.
-
-    Examples
-    --------
-    >>> x = np.random.default_rng(0).standard_normal((500, 2))
-    >>> spectrum = Spectrum.from_samples(x)
-    >>> wiener = lambda x, sigma: x / (1 + sigma**2)
-    >>> curve = measured_fit(wiener, x, spectrum, sigma_min=0.1, sigma_max=10.0, levels=3)
-    >>> bool(np.all(abs(curve.ratio - 1) < 0.2))
-    True
+    >>> import torch
+    >>> subject = Subject(lambda x, sigma: x / (1 + sigma**2), 0.1, 10.0, (2,), torch.device("cpu"))
+    >>> subject(np.ones((1, 2)), 1.0).tolist(), subject.path
+    ([[0.5, 0.5]], None)
     """
-    curve = error_curve(
-        on_arrays(denoiser, device=device),
-        real_array(items, "items"),
-        spectrum=spectrum,
-        sigma_min=sigma_min,
-        sigma_max=sigma_max,
-        levels=levels,
-        batch_size=batch_size,
-        progress=progress,
-    )
-    least = float(np.min(curve.ratio - 2.0 * curve.ratio_standard_error))
-    if least > MISFIT:
-        k = int(np.argmin(curve.ratio))
-        raise ValueError(
-            f"the model errs at every noise level by {curve.ratio[k]:.3g} times or more what the covariance of the data alone "
-            f"allows (least at sigma = {curve.sigmas[k]:.3g}): it was trained on other data, or on another range of values; "
-            "check --range and --scale."
-        )
-    return curve
+
+    denoiser: Any
+    sigma_min: float
+    sigma_max: float
+    item_shape: tuple[int, ...]
+    device: Any = None
+    batch_size: int = 100
+
+    @property
+    def path(self) -> Any:
+        """The model's own, or None where it does not tell: the grids of the catalogue that need one are left out."""
+        return getattr(self.denoiser, "path", None)
+
+    def __call__(self, x: Any, sigma: float) -> Any:
+        """D(x~, sigma)."""
+        return on_arrays(self.denoiser, device=self.device, batch_size=self.batch_size)(x, sigma)
 
 
 def model_range(denoiser: Any, sigma_min: float | None, sigma_max: float | None) -> tuple[float, float]:
