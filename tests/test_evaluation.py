@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from eigenstep.evaluation import OURS, Cell, Entry, Evaluation, evaluate, headline_metrics, metric_title
+from eigenstep import plots
+from eigenstep.evaluation import OURS, WITHOUT_WARM, Cell, Entry, Evaluation, evaluate, headline_metrics, metric_title
 from eigenstep.evaluation.cells import REFERENCE_STEPS, Bench, Recipe
 from eigenstep.evaluation.competitors import hand_entries, steps_for
 from eigenstep.evaluation.store import Store
@@ -370,8 +371,9 @@ def test_verdicts_follow_the_paired_interval():
     assert made(1.1 + noise, 1.0 + noise).verdict("ddim", 4, "rmse").word == "worse"
     assert made(1.0 + noise, 1.0 - noise).verdict("ddim", 4, "rmse").word == "even"
     assert made([1.0], [2.0]).verdict("ddim", 4, "rmse").word == "one seed"
-    hindsight = made([1.0, 1.2], [3.0, 3.1], {"exponential": [0.5, 0.6], "golden": [0.1]}).verdict("ddim", 4, "rmse")
-    assert hindsight.best == "exponential"  # golden lacks a seed
+    others = {"exponential": [0.5, 0.6], "golden": [0.1], "karras + warm start": [0.1, 0.1], WITHOUT_WARM: [0.1, 0.1]}
+    hindsight = made([1.0, 1.2], [3.0, 3.1], others).verdict("ddim", 4, "rmse")
+    assert hindsight.best == "exponential"  # golden lacks a seed, the last two are no grids of the catalogue
     assert hindsight.ratio == pytest.approx(2.0)
 
 
@@ -420,6 +422,37 @@ def test_the_page_tells_what_failed(found, tmp_path):
     nothing = {Cell(OURS, "ddim", 4, 0): {"error": "it broke"}}
     with pytest.raises(ValueError, match="no finished cell to report; the reasons: it broke"):
         evaluation_report(Evaluation(**facts, references={}, cells=nothing, sheets={}), tmp_path / "n.html")
+
+
+def test_curves_and_sheets_draw_what_they_are_given():
+    nan = math.nan
+    curves = {"plan": ([0.5, 0.3], [0.4, 0.2], [0.6, 0.4]), "karras": ([0.9, 0.7], [nan, -0.1], [nan, 1.5])}
+    ax = plots.quality_against_calls([4, 6], curves, ours="plan", named=["karras"])
+    assert [line.get_ydata().tolist() for line in ax.lines] == [[0.9, 0.7], [0.5, 0.3]]
+    assert ax.get_yscale() == "log"
+    rows = {"plan": np.zeros((2, 3, 5, 5)), "converged": np.ones((2, 3, 5, 5))}
+    sheet = plots.sample_sheet(rows, ours="plan", value_range=(0.0, 1.0))
+    assert len(sheet.images) == 4
+    assert float(sheet.images[0].get_array().max()) == 0.0
+    assert float(sheet.images[-1].get_array().min()) == 1.0
+    signals = plots.sample_sheet({"plan": np.zeros((2, 20))})
+    assert len(signals.lines) == 2
+    assert len(signals.images) == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: plots.quality_against_calls([4], {"a": ([1.0], [1.0], [1.0])}, ours="b"), "no curve named 'b'"),
+        (lambda: plots.quality_against_calls([4], {"a": ([1.0], [1.0])}, ours="a"), "must hold three values per number"),
+        (lambda: plots.quality_against_calls([4], {"a": ([0.0], [0.0], [0.0])}, ours="a"), "must be positive"),
+        (lambda: plots.sample_sheet({}), "rows of one shape"),
+        (lambda: plots.sample_sheet({"a": np.zeros((2, 9)), "b": np.zeros((3, 9))}), "rows of one shape"),
+    ],
+)
+def test_figures_refuse(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
 
 
 # ---------------------------------------------------------------------- the command

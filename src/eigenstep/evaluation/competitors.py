@@ -13,7 +13,7 @@ from eigenstep._checks import Float, choice
 from eigenstep.evaluation.store import Shelf
 from eigenstep.grids import LAWS, catalogue_grids
 from eigenstep.models import Denoiser, ErrorCurve
-from eigenstep.models.plan import Plan, plan
+from eigenstep.models.plan import plan
 from eigenstep.models.profile import ModelProfile
 from eigenstep.paths import NoisePath
 from eigenstep.solvers import Solver
@@ -126,18 +126,18 @@ class ModelPlanner:
 
     def __call__(self, n: int, solver: Solver) -> tuple[Entry, ...]:
         """Plan n steps of a solver."""
-        kept = self.shelf.arrays(f"plans/{solver.name}-{n}")
+        name = f"plans/{solver.name}-{n}"
+        kept = self.shelf.arrays(name)
         if kept is None:
             made = plan(self.profile, None, n, solver=solver)
-            self.shelf.keep(f"plans/{solver.name}-{n}", {"plan": np.array(made.to_json())})
-        else:
-            made = Plan.from_json(str(kept["plan"]), spectrum=self.profile.spectrum)
-        entries = [Entry(OURS, made.sigmas, made.warm, made.reason)]
-        if made.warm is not None:
-            cold = next((each for each in made.candidates if each.planned and not each.warm), None)
-            if cold is not None:
-                entries.append(Entry(WITHOUT_WARM, cold.sigmas))
-        return tuple(entries)
+            # None where pure noise is a wrong start at any level: every candidate then starts warm.
+            cold = next((each.sigmas for each in made.candidates if each.planned and not each.warm), np.empty(0))
+            kept = {"sigmas": made.sigmas, "cold": cold, "reason": np.array(made.reason)}
+            self.shelf.keep(name, kept)
+        sigmas, cold = kept["sigmas"], kept["cold"]
+        warm = self.profile.warm(float(sigmas[0]))
+        ours = Entry(OURS, sigmas, warm, str(kept["reason"]))
+        return (ours, Entry(WITHOUT_WARM, cold)) if warm is not None and cold.size else (ours,)
 
 
 def kept_profile(shelf: Shelf, subject: Denoiser, spectrum: Spectrum) -> ModelProfile | None:
