@@ -549,3 +549,21 @@ def test_a_spectrum_of_more_data_can_be_planned_on(files):
     assert result.exit_code == 0, result.stderr
     grids = {cell["grid"] for cell in json.loads(result.stdout)["cells"]}
     assert grids == {"eigenstep", "karras"}  # no basis, no warm start
+
+
+def test_a_pipeline_folder_is_a_model(tmp_path):
+    diffusers = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    network = diffusers.UNet2DModel(
+        sample_size=8, in_channels=1, out_channels=1, block_out_channels=(8,), norm_num_groups=4, layers_per_block=1,
+        down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",),
+    )  # fmt: skip
+    diffusers.DDPMPipeline(network, diffusers.DDPMScheduler()).save_pretrained(tmp_path / "pipeline")
+    images = np.random.default_rng(0).uniform(-1.0, 1.0, (40, 8, 8))
+    options = {**OPTIONS, "calls": [3], "seeds": 1, "n_items": 4, "grids": ["trailing"]}
+    found = evaluate(str(tmp_path / "pipeline"), images, tmp_path / "out", **options)
+    assert (found.model, found.settings["item_shape"]) == ("pipeline", [1, 8, 8])
+    assert found.settings["sigma_max"] == pytest.approx(157.407, rel=1e-5)
+    # A grid of the path itself competes.
+    assert {cell.grid for cell in found.cells} == {OURS, "trailing"}
+    assert not found.failures
