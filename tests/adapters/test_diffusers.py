@@ -162,7 +162,7 @@ def test_flow_levels_are_those_of_the_scheduler_with_the_shift_undone(shift):
     """Two routes: this adapter, and diffusers' own `sigmas=` with u/(k - (k-1)u), which it shifts back."""
     u = GRID[:-1] / (1 + GRID[:-1])
     native = made("FlowMatchEulerDiscreteScheduler", shift=shift)
-    native.set_timesteps(sigmas=(u / (shift - (shift - 1) * u)).tolist())
+    native.set_timesteps(sigmas=u / (shift - (shift - 1) * u))
     scheduler = adapter.apply(GRID, made("FlowMatchEulerDiscreteScheduler", shift=shift))
     # Two float32 operations per level.
     torch.testing.assert_close(scheduler.sigmas.float(), native.sigmas, rtol=4 * 2**-23, atol=0)

@@ -337,6 +337,8 @@ def _settings(scheduler: Any, name: str, sigmas: Float) -> dict[str, Any]:
     settings["final_sigmas_type"] = "zero" if zero and not noise else "sigma_min"
     if zero and name in ("UniPCMultistepScheduler", "SASolverScheduler", "DPMSolverSinglestepScheduler"):
         settings["lower_order_final"] = True
+    if name == "CosineDPMSolverMultistepScheduler":  # below its sigma_min the Brownian path of its noise stands still
+        settings["sigma_min"] = min(scheduler.config.sigma_min, float(sigmas[-2]))
     return settings
 
 

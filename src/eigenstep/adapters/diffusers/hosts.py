@@ -59,7 +59,10 @@ HOSTS: Mapping[str, Host] = MappingProxyType(
         "DPMSolverSDEScheduler": Host("midpoint_sde", "x", zero=True),
         "LMSDiscreteScheduler": Host("levels", "x"),
         "DPMSolverMultistepScheduler": Host("levels", "vp", "timesteps"),
-        "DPMSolverSinglestepScheduler": Host("levels", "vp", "timesteps"),
+        # By timesteps: with their number alone, diffusers 0.30 fails under numpy 2.
+        "DPMSolverSinglestepScheduler": Host(
+            "levels", "vp", "timesteps", reset=lambda n: {"timesteps": list(range(n, 0, -1))}
+        ),
         "DEISMultistepScheduler": Host("levels", "vp"),
         "UniPCMultistepScheduler": Host("levels", "vp", "sigmas (flow)"),
         "SASolverScheduler": Host("levels", "vp"),

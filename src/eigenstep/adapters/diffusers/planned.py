@@ -222,6 +222,8 @@ class Planned:
         if hasattr(self, "num_inference_steps") or host.layout != "cosine":
             self.num_inference_steps = count
         if host.layout == "levels":
+            if hasattr(self, "order_list") and sigmas[-1] == 0.0:
+                self.order_list[-1] = 1  # diffusers 0.30 and 0.31 may end at a higher order, which has no value at 0
             self.timesteps = tell(labels)
             self.sigmas = self._numbers(host_levels(self, host, sigmas), device)
         elif host.layout in ("twice", "midpoint_sde"):
@@ -401,6 +403,8 @@ def _step(parent: Any) -> Callable[..., Any]:
             if named.get("timestep_back") is not None:
                 named["timestep_back"] = self._place(named["timestep_back"])
             named.pop("prev_timestep", None)
+        elif self._host.layout == "trig" and self.step_index is None:
+            self._init_step_index(named["timestep"])  # while the timesteps are still those told in float32
         elif _ends_by_hand(self, named["timestep"]):
             return _onto_zero(self, named)
         with self._inside() if getattr(self, "_within", None) else _nothing():
