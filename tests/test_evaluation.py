@@ -551,6 +551,7 @@ def test_a_spectrum_of_more_data_can_be_planned_on(files):
     assert grids == {"eigenstep", "karras"}  # no basis, no warm start
 
 
+@pytest.mark.slow
 def test_a_pipeline_folder_is_a_model(tmp_path):
     diffusers = pytest.importorskip("diffusers")
     torch.manual_seed(0)
@@ -559,7 +560,7 @@ def test_a_pipeline_folder_is_a_model(tmp_path):
         down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",),
     )  # fmt: skip
     diffusers.DDPMPipeline(network, diffusers.DDPMScheduler()).save_pretrained(tmp_path / "pipeline")
-    images = np.random.default_rng(0).uniform(-1.0, 1.0, (40, 8, 8))
+    images = np.random.default_rng(0).uniform(-1.0, 1.0, (80, 8, 8))
     options = {**OPTIONS, "calls": [3], "seeds": 1, "n_items": 4, "grids": ["trailing"]}
     found = evaluate(str(tmp_path / "pipeline"), images, tmp_path / "out", **options)
     assert (found.model, found.settings["item_shape"]) == ("pipeline", [1, 8, 8])

@@ -49,6 +49,9 @@ TOLERANCE = 0.01
 FIT_ITEMS = 400
 """Items that the model's error curve is measured on."""
 
+JUDGES = 48
+"""Noises that plans are judged by."""
+
 PLANNING_SEED = 0x706C616E
 """Of the noise that plans are judged by: none that a cell is likely to draw."""
 
@@ -432,11 +435,11 @@ def evaluate(
     _check_model(store, denoiser, low, high, device=first)
     subject = Subject(denoiser, low, high, items.shape[1:], first, integer(batch_size, "batch_size"))
     measured = kept_profile(store, subject, spectrum)
-    if measured is None:
+    # A planner that was given needs no runs of the model to judge by.
+    judges = JUDGES if planner is None else 0
+    if measured is None or len(measured.noise) < judges:
         say("measuring the model")
-        measured = profile(
-            subject, spectrum, data=items[:FIT_ITEMS], target=target, seed=PLANNING_SEED
-        )
+        measured = profile(subject, spectrum, data=items[:FIT_ITEMS], target=target, judges=judges, seed=PLANNING_SEED)
         keep_profile(store, measured)
     say("preparing the features")
     extractors = _features(store, features, items, labels=kinds, weights=weights, value_range=value_range, device=first)
