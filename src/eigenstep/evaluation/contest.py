@@ -579,8 +579,10 @@ def _keep_data(store: Store, items: Float, extractors: Sequence[Features], devic
     identities = json.dumps({each.name: each.identity for each in extractors})
     kept = store.arrays("data")
     if kept is None:
-        side = Side.of(items, tuple(extractors), device)
-        store.keep("data", {**side.arrays(), "identities": np.array(identities)})
+        arrays = Side.of(items, tuple(extractors), device).arrays()
+        # As many as a cell has: sliced distances of thousands of items would cost more than the samples.
+        arrays["rows"] = arrays["rows"][: store.settings["n_items"]]
+        store.keep("data", {**arrays, "identities": np.array(identities)})
     elif str(kept["identities"]) != identities:
         raise ValueError(
             f"The evaluation in {str(store.folder)!r} was begun with features of other weights; choose another folder."
