@@ -290,8 +290,20 @@ if __name__ == "__main__":
 #   update and spectrum          9.656 s   0.36 GiB beside the data
 #   numpy.cov, eigvalsh         14.591 s   1.22 GiB beside the data
 #   ratios                        0.66 (target 1)   0.29 (target 0.33)
-#   An earlier run under more load: 84 %, on the processors 90 %. With two BLAS threads that fight others for two cores
-#   the share fell to 56-78 % of the clock; on an idle machine that was not measured.
+#   Again under load 3 to 7, best of 3:
+#   bare ssyrk                  11.746 s, on the processors 4.741 s
+#   update                      10.177 s, on the processors 5.073 s
+#   share of its rate             115% (target 80 %), on the processors 93%
+#   6144 items, all eigenvalues and 256 vectors: 11.16 s
+#   sklearn IncrementalPCA, 256 of both: 59.20 s, 5.3 times as long (target 5); 4.9 times under load 8 to 10
+#   update and spectrum         24.156 s   0.36 GiB beside the data
+#   numpy.cov, eigvalsh         37.178 s   1.22 GiB beside the data
+#   ratios                        0.65 (target 1)   0.30 (target 0.33)
+#   With two BLAS threads that fight others for two cores (load 6), best of 3:
+#   bare ssyrk                   7.939 s, on the processors 5.221 s
+#   update                      11.691 s, on the processors 5.965 s
+#   share of its rate              68% (target 80 %), on the processors 88%
+#   On an idle machine two threads were not measured.
 #
 # stationary, best of 16
 #   64 x 64 x 3 float32          12095 images/s (target 10000 on 2 cores), 13975 per second of one processor
