@@ -23,6 +23,7 @@ from eigenstep.spectrum import Spectrum
 Float = NDArray[np.float64]
 
 _STREAM = 0x6761756765
+_DISAGREEMENT = 3.0
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,32 @@ class ErrorCurve:
         [1.0, 0.25, 0.0]
         """
         return CallError(self.sigmas, np.maximum(self.error - self.bound, 0.0) / self.dim)
+
+    def check_agreement(self) -> None:
+        """Refuse a network that denoises these data far worse than the Wiener filter at every level.
+
+        Even a poor network comes near the filter at some level when it is fed the data that it was trained on; in another value
+        range, or with other data, it does nowhere.
+
+        Raises
+        ------
+        ValueError
+            If m/b is above 3 everywhere.
+
+        >>> curve = ErrorCurve(np.array([4.0, 1.0]), np.array([90.0, 8.0]), np.zeros(2), np.array([3.0, 2.0]), 10, 2.0)
+        >>> curve.check_agreement()
+        Traceback (most recent call last):
+        ...
+        ValueError: `data` do not seem to be what `denoiser` was trained on: its error is at least 4 times that of the Wiener \
+filter at every level from 1 to 4; check the value range (-1 to 1, 0 to 1, a latent scale), the shape and the prediction.
+        """
+        least = float(self.ratio.min())
+        if least > _DISAGREEMENT:
+            raise ValueError(
+                f"`data` do not seem to be what `denoiser` was trained on: its error is at least {least:.3g} times that of the "
+                f"Wiener filter at every level from {self.sigmas[-1]:.3g} to {self.sigmas[0]:.3g}; check the value range (-1 "
+                "to 1, 0 to 1, a latent scale), the shape and the prediction."
+            )
 
     def start_level(self, *, threshold: float = 0.95) -> float:
         """The lowest level above which the network has never been measured better than `threshold` of the bound.

@@ -1,0 +1,465 @@
+"""The plan for a pretrained model: which grid, from which level, and how sure it is that this beats the usual ones."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eigenstep import _checks
+from eigenstep._version import __version__
+from eigenstep.gaussian import divergence
+from eigenstep.grids import catalogue_grids
+from eigenstep.models.denoiser import Denoiser
+from eigenstep.models.profile import ModelProfile, profile
+from eigenstep.models.warm import WarmStart
+from eigenstep.optimal import optimal_grid
+from eigenstep.solvers import Solver, solver_named
+from eigenstep.spectrum import Spectrum
+
+Float = NDArray[np.float64]
+
+_LADDER, _RUNGS = 2.0, 8
+"""Least ratio of neighbouring start levels that are tried, and their greatest number."""
+
+_NODES = 48
+"""Of the spectrum: candidates that differ by less than the 1e-4 or so that this costs are one to the judge."""
+
+_ALIKE = 0.02
+"""Two grids whose levels differ by less than this in ln sigma count as one."""
+
+_ROUNDS = (8, 24)
+"""Noises after which the field is cut, before the last round on all of them."""
+
+_KEPT = (14, 5)
+_HANDS_PER_LEVEL = 3
+_SURE = 1.96
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A grid in the running for a plan.
+
+    Attributes
+    ----------
+    name : str
+        A row of the catalogue, or the objective it is optimal for ("planned: local").
+    planned : bool
+        Whether it was computed from the spectrum.
+    sigmas : (n+1,)
+        From its start level down.
+    warm : bool
+        Whether the Gaussian's own solution leads to the start level.
+    predicted : float
+        Root mean square error per number by the Gaussian theory, the network's own error included; data units.
+    measured : float or None
+        Root mean square difference from the converged endpoint per number over the judge's noises; None where it was not run.
+    interval : (low, high) or None
+        95 % interval of `measured`, for errors of like size: too narrow where a few noises end in another picture altogether.
+    noises : int
+        Number of the judge's noises it was run from.
+    """
+
+    name: str
+    planned: bool
+    sigmas: Float
+    warm: bool
+    predicted: float
+    measured: float | None = None
+    interval: tuple[float, float] | None = None
+    noises: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A grid for one model, solver and number of steps, and why.
+
+    Attributes
+    ----------
+    sigmas : (n+1,)
+        From the level where the network begins down to 0.
+    solver : str
+        Name of the solver it is for.
+    nfe : int
+        Network calls per item.
+    warm : WarmStart or None
+        From standard normal noise to the state at `sigmas[0]`; None: that state is sigmas[0] times the noise.
+    sigma_max : float
+        Where a run without warm start begins.
+    target : {"endpoint", "data"}
+    chosen : Candidate
+        The grid as a candidate.
+    hand : Candidate
+        The best grid of the catalogue from the reference's own start, by the same judge.
+    advantage : (estimate, low, high)
+        Mean squared error of `hand` over that of `chosen`, paired over the judge's noises, with its 95 % interval; by the
+        theory alone all three are the same number.
+    candidates : tuple of Candidate
+        All that were compared, best first.
+    reason : str
+        In words.
+    calls : int
+        Network calls spent on this plan beyond the profile's, counted by item.
+    """
+
+    sigmas: Float
+    solver: str
+    nfe: int
+    warm: WarmStart | None
+    sigma_max: float
+    target: str
+    chosen: Candidate
+    hand: Candidate
+    advantage: tuple[float, float, float]
+    candidates: tuple[Candidate, ...] = field(repr=False)
+    reason: str
+    calls: int
+
+    @property
+    def n(self) -> int:
+        """Number of steps."""
+        return int(self.sigmas.size) - 1
+
+    @property
+    def start_level(self) -> float:
+        """Where the network begins."""
+        return float(self.sigmas[0])
+
+    @property
+    def predicted(self) -> float:
+        """Root mean square error per number that a run on this plan will have: measured by the judge, else by theory."""
+        return self.chosen.predicted if self.chosen.measured is None else self.chosen.measured
+
+    def _place(self, candidate: Candidate) -> int:
+        return next(k for k, other in enumerate(self.candidates) if other is candidate)
+
+    def to_json(self) -> str:
+        """The plan as text; a warm start is kept by its two levels, its spectrum must be kept beside it."""
+        record = {
+            "format": "eigenstep plan",
+            "version": __version__,
+            "sigmas": self.sigmas.tolist(),
+            "solver": self.solver,
+            "nfe": self.nfe,
+            "warm": None if self.warm is None else {"start": self.warm.sigma_start, "from": _finite(self.warm.sigma_max)},
+            "sigma_max": self.sigma_max,
+            "target": self.target,
+            "advantage": [_finite(value) for value in self.advantage],
+            "reason": self.reason,
+            "calls": self.calls,
+            "candidates": [_record(candidate) for candidate in self.candidates],
+            "chosen": self._place(self.chosen),
+            "hand": self._place(self.hand),
+        }
+        return json.dumps(record, indent=1, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str, *, spectrum: Spectrum | None = None) -> Plan:
+        """The plan that `to_json` wrote.
+
+        Parameters
+        ----------
+        text : str
+        spectrum : Spectrum, optional
+            With mean and basis, for a plan with a warm start.
+
+        Raises
+        ------
+        ValueError
+            If the text is no plan, or its warm start has no spectrum.
+        """
+        try:
+            record = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"`text` is not JSON: {error}.") from None
+        if not isinstance(record, Mapping) or record.get("format") != "eigenstep plan":
+            raise ValueError("`text` must be what `Plan.to_json` wrote; its `format` is not 'eigenstep plan'.")
+        warm = None
+        if record["warm"] is not None:
+            if spectrum is None:
+                raise ValueError("`spectrum` must be given for a plan with a warm start: the one it was made with.")
+            level = record["warm"]["from"]
+            warm = WarmStart(spectrum, record["warm"]["start"], math.inf if level is None else level)
+        candidates = tuple(_candidate(entry) for entry in record["candidates"])
+        estimate, low, high = (math.inf if value is None else float(value) for value in record["advantage"])
+        return cls(
+            sigmas=np.array(record["sigmas"], dtype=np.float64),
+            solver=record["solver"],
+            nfe=record["nfe"],
+            warm=warm,
+            sigma_max=record["sigma_max"],
+            target=record["target"],
+            chosen=candidates[record["chosen"]],
+            hand=candidates[record["hand"]],
+            advantage=(estimate, low, high),
+            candidates=candidates,
+            reason=record["reason"],
+            calls=record["calls"],
+        )
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _record(candidate: Candidate) -> dict[str, Any]:
+    return {
+        "name": candidate.name, "planned": candidate.planned, "sigmas": candidate.sigmas.tolist(), "warm": candidate.warm,
+        "predicted": candidate.predicted, "measured": candidate.measured, "interval": candidate.interval,
+        "noises": candidate.noises,
+    }  # fmt: skip
+
+
+def _candidate(entry: Mapping[str, Any]) -> Candidate:
+    interval = None if entry["interval"] is None else (float(entry["interval"][0]), float(entry["interval"][1]))
+    return Candidate(**{**entry, "sigmas": np.array(entry["sigmas"], dtype=np.float64), "interval": interval})
+
+
+def plan(
+    model: Denoiser | ModelProfile | str | os.PathLike[str],
+    data_or_spectrum: Any,
+    n: int,
+    *,
+    solver: str | Solver = "ddim",
+    data: Any = None,
+    target: str = "endpoint",
+    judges: int = 48,
+    basis: int = 200,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> Plan:
+    """The best grid of n steps for a model, its start level included, and the best usual grid where that is no worse.
+
+    Grids that are optimal for the data's spectrum and the network's own error (`optimal_grid` with `denoiser_error`), end to
+    end and step by step, are computed for several start levels; the lower ones are reached by the Gaussian's own solution.
+    They run against the catalogue from a few noises, whose converged endpoints judge: the selection of a discretisation that
+    Sun, Poor, Zhang (arXiv:2601.13602) make by the Gaussian's KL, made by the model itself. The field is cut after 8 and 24
+    noises. Where the winner's advantage over the best usual grid is inside its 95 % interval, that grid is returned.
+
+    Parameters
+    ----------
+    model : Denoiser, ModelProfile, or path
+        A profile saves measuring the model again for another n or solver; a path is that of a diffusers folder.
+    data_or_spectrum : (m, *item_shape) array, or Spectrum
+        Data in the model's value range, ideally ten times as many items as an item has numbers; or their spectrum, with a basis
+        for warm starts. Ignored beside a profile (give None).
+    n : int
+        Number of steps, >= 1.
+    solver : str or Solver
+    data : array, optional
+        Beside a spectrum: some hundred items for the gauge.
+    target : {"endpoint", "data"}
+        What to come near: where the network's own converged run ends, or the data (see `TARGETS`).
+    judges : int
+        Noises to judge by; 0 trusts the theory alone. A stochastic solver has no endpoint of its own and is always planned by
+        theory.
+    basis : int
+        Eigenvectors to keep of data.
+    seed : int
+    progress : callable, optional
+        Called with numbers of network calls as they are made.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    ValueError
+        For what `profile` and `optimal_grid` refuse.
+
+    Examples
+    --------
+    >>> from eigenstep.models import ModelDenoiser
+    >>> from eigenstep.paths import EDM
+    >>> x = np.random.default_rng(0).standard_normal((500, 2)) * [2.0, 1.0]
+    >>> wiener = lambda x, sigma: x * [4 / (4 + sigma**2), 1 / (1 + sigma**2)]
+    >>> model = ModelDenoiser(wiener, EDM(), "x0", item_shape=(2,))
+    >>> made = plan(model, x, 3, judges=8)
+    >>> made.n, made.warm is not None, made.predicted < 0.3 * made.hand.measured
+    (3, True, True)
+    """
+    n = _checks.integer(n, "n")
+    method = solver_named(solver)
+    measured = _profiled(model, data_or_spectrum, data, target, judges, basis, seed, progress)
+    candidates = _candidates(measured, n, method)
+    calls = 0
+    if measured.noise.shape[0] and not method.stochastic:
+        candidates, squares, calls = _race(measured, candidates, method, progress)
+    else:
+        squares = {}
+        candidates = sorted(candidates, key=lambda candidate: candidate.predicted)
+    chosen, hand, advantage, reason = _decide(measured, candidates, squares)
+    return Plan(
+        sigmas=chosen.sigmas,
+        solver=method.name,
+        nfe=method.nfe(n),
+        warm=measured.warm(float(chosen.sigmas[0])),
+        sigma_max=measured.sigma_max,
+        target=measured.target,
+        chosen=chosen,
+        hand=hand,
+        advantage=advantage,
+        candidates=tuple(candidates),
+        reason=reason,
+        calls=calls,
+    )
+
+
+def _profiled(
+    model: Any, given: Any, data: Any, target: str, judges: int, basis: int, seed: int, progress: Callable[[int], None] | None
+) -> ModelProfile:
+    """The model's profile, measured where it is not given."""
+    if isinstance(model, ModelProfile):
+        return model
+    if isinstance(model, str | os.PathLike):
+        from eigenstep.models.loading import load_denoiser
+
+        model = load_denoiser(model)
+    if isinstance(given, Spectrum):
+        return profile(model, given, data=data, target=target, judges=judges, seed=seed, progress=progress)
+    items = np.asarray(given)
+    if items.ndim < 2 or len(items) < 2:
+        raise ValueError(f"`data_or_spectrum` must be a Spectrum or at least two items of one shape, got shape {items.shape}.")
+    keep = min(basis, items[0].size, len(items) - 1)
+    spectrum = Spectrum.from_samples(items, basis=keep)
+    gauge = items[:: max(1, len(items) // 400)][:400] if data is None else data
+    return profile(model, spectrum, data=gauge, target=target, judges=judges, seed=seed, progress=progress)
+
+
+def _start_levels(measured: ModelProfile) -> list[float]:
+    """The levels to try: the reference's own start and, for the network's endpoint, a ladder down to where the gauge allows."""
+    top = measured.start_level
+    if measured.target == "data" or measured.spectrum.basis is None or measured.spectrum.mean is None:
+        return [top]
+    lowest = math.sqrt(float(measured.spectrum.eigenvalues[0]))
+    if measured.curve is not None:
+        lowest = measured.curve.start_level()
+    if not lowest < top:
+        return [top]
+    ratio = max(_LADDER, (top / lowest) ** (1 / _RUNGS))
+    rungs = (lowest * ratio**k for k in range(_RUNGS, -1, -1))
+    return [top, *(level for level in rungs if level < top / math.sqrt(ratio))]
+
+
+def _candidates(measured: ModelProfile, n: int, method: Solver) -> list[Candidate]:
+    """Planned grids for every start level; the whole catalogue from sigma_max, its most promising rows from lower levels."""
+    error = None if measured.curve is None else measured.curve.call_error
+    spectrum, low = measured.spectrum.binned(_NODES), measured.sigma_min
+    dim = float(measured.spectrum.dim)
+    one_step = method.memory == 0
+    # End to end, a multistep solver's errors cancel as only a Gaussian's do: theory section 7.
+    objectives = ("w2", "local") if one_step else ("local",)
+    judged_by = objectives[0]
+    options: dict[str, Any] = {"solver": method, "denoiser_error": error}
+    found: list[Candidate] = []
+
+    def add(name: str, sigmas: Float, planned: bool) -> None:
+        warm = measured.warm(float(sigmas[0])) is not None
+        alike = (
+            other for other in found
+            if np.abs(np.log(np.maximum(other.sigmas[:-1], 1e-300) / np.maximum(sigmas[:-1], 1e-300))).max() < _ALIKE
+        )  # fmt: skip
+        if next(alike, None) is None:
+            value = divergence(spectrum, sigmas, objective=judged_by, **options)
+            found.append(Candidate(name, planned, sigmas, warm, math.sqrt(value / dim)))
+
+    for level in _start_levels(measured):
+        if low >= level:
+            continue
+        path = measured.denoiser.path if level == measured.sigma_max else None
+        hands = catalogue_grids(n, low, level, final=0.0, spectrum=spectrum, path=path)
+        if level != measured.start_level:
+            values = {name: divergence(spectrum, sigmas, objective="local", **options) for name, sigmas in hands.items()}
+            hands = {name: hands[name] for name in sorted(values, key=values.__getitem__)[:_HANDS_PER_LEVEL]}
+        for name, sigmas in hands.items():
+            add(name, sigmas, False)
+        for objective in objectives:
+            add(f"planned: {objective}", optimal_grid(spectrum, n, low, level, objective=objective, **options).sigmas, True)
+    return found
+
+
+def _race(
+    measured: ModelProfile, field_: Sequence[Candidate], method: Solver, progress: Callable[[int], None] | None
+) -> tuple[list[Candidate], dict[int, Float], int]:
+    """Run the candidates from ever more noises, the worst dropping out; the best usual grid always stays to the end."""
+    total = len(measured.noise)
+    squares: dict[int, Float] = {k: np.empty(0) for k in range(len(field_))}
+    running, done, calls = list(squares), 0, 0
+    for stop, kept in [*((stop, kept) for stop, kept in zip(_ROUNDS, _KEPT, strict=True) if stop < total), (total, None)]:
+        for k in running:
+            candidate = field_[k]
+            out = measured.run(measured.noise[done:stop], candidate.sigmas, method)
+            difference = (out - measured.endpoint[done:stop]).reshape(stop - done, -1)
+            squares[k] = np.concatenate([squares[k], np.mean(difference**2, axis=1)])
+            made = (stop - done) * method.nfe(candidate.sigmas.size - 1)
+            calls += made
+            if progress is not None:
+                progress(made)
+        done = stop
+        running.sort(key=lambda k: float(squares[k].mean()))
+        if kept is not None:
+            usual = next((k for k in running if _usual(measured, field_[k])), None)
+            running = [k for place, k in enumerate(running) if place < kept or k == usual]
+    judged = [replace(candidate, **_statistics(squares[k])) for k, candidate in enumerate(field_)]
+    order = sorted(squares, key=lambda k: (-squares[k].size, float(squares[k].mean())))
+    return [judged[k] for k in order], {place: squares[k] for place, k in enumerate(order)}, calls
+
+
+def _statistics(squares: Float) -> dict[str, Any]:
+    """Root mean square over noises, with its 95 % interval."""
+    mean, spread = float(squares.mean()), 0.0
+    if squares.size > 1:
+        spread = _SURE * float(squares.std(ddof=1)) / math.sqrt(squares.size)
+    low, high = math.sqrt(max(mean - spread, 0.0)), math.sqrt(mean + spread)
+    return {"measured": math.sqrt(mean), "interval": (low, high), "noises": int(squares.size)}
+
+
+def _usual(measured: ModelProfile, candidate: Candidate) -> bool:
+    """Whether a candidate is what people use: a hand-made grid from where the reference itself starts."""
+    return not candidate.planned and candidate.sigmas[0] >= measured.start_level * (1 - 1e-9)
+
+
+def _decide(
+    measured: ModelProfile, ranked: Sequence[Candidate], squares: Mapping[int, Float]
+) -> tuple[Candidate, Candidate, tuple[float, float, float], str]:
+    """The winner, or the best hand-made grid from the same start where the winner's advantage is not certain."""
+    best = ranked[0]
+    place = next(k for k, candidate in enumerate(ranked) if _usual(measured, candidate))
+    hand = ranked[place]
+    if not squares:
+        ratio = (hand.predicted / best.predicted) ** 2 if best.predicted else math.inf
+        return best, hand, (ratio, ratio, ratio), (
+            f"{_words(best)} has the least error by the Gaussian theory, {best.predicted:.3g} per number; the best usual grid, "
+            f"{hand.name}, has {hand.predicted:.3g}. No run of the network judged."
+        )
+    count = min(squares[0].size, squares[place].size)
+    own, other = squares[0][:count], squares[place][:count]
+    gained = other - own
+    spread = _SURE * float(gained.std(ddof=1)) / math.sqrt(count) if count > 1 else math.inf
+    scale = float(own.mean())
+    low, high = (1 + (float(gained.mean()) + sign * spread) / scale if scale else math.inf for sign in (-1, 1))
+    estimate = float(other.mean()) / scale if scale else math.inf
+    figures = f"{best.measured:.3g} per number from the converged endpoint over {count} noises"
+    if place == 0:
+        return best, hand, (1.0, 1.0, 1.0), f"The usual grid {hand.name} is the best of all that were run: {figures}."
+    if low <= 1:
+        return hand, hand, (1.0, 1.0, 1.0), (
+            f"{_words(best)} came out ahead, {figures}, but its advantage over the usual grid {hand.name} "
+            f"({hand.measured:.3g}) is inside the uncertainty; that grid is kept."
+        )
+    return best, hand, (estimate, low, high), (
+        f"{_words(best)}: {figures}; the best usual grid, {hand.name}, has {hand.measured:.3g}."
+    )
+
+
+def _words(candidate: Candidate) -> str:
+    level = f"from {candidate.sigmas[0]:.4g}" + (" after a warm start" if candidate.warm else "")
+    return f"{candidate.name} {level}"
+

@@ -1,0 +1,192 @@
+"""A model measured once for every plan that is made for it: spectrum, gauge, and converged runs of its own as judge."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eigenstep import _checks
+from eigenstep.grids import grid, karras_law
+from eigenstep.models.denoiser import Denoiser
+from eigenstep.models.gauge import ErrorCurve, error_curve
+from eigenstep.models.sampling import item_noise
+from eigenstep.models.warm import WarmStart
+from eigenstep.solvers import Solver, sample
+from eigenstep.spectrum import Spectrum
+
+Float = NDArray[np.float64]
+
+TARGETS: tuple[str, ...] = ("endpoint", "data")
+"""What a plan should come near: where the network's own converged run from the same noise ends, or the data.
+
+With "data" the Gaussian takes over wherever the gauge says that it denoises better than the network, and the reference is the
+converged run from there.
+"""
+
+_REFERENCE_STEPS = 60
+_PRIOR_MISMATCH = 0.01
+"""lambda_1 / sigma_max^2 beyond which pure noise at sigma_max is a wrong start: 1 % of the variance in one direction."""
+
+
+@dataclass(frozen=True, eq=False)
+class ModelProfile:
+    """A model measured once, for any number of plans.
+
+    Attributes
+    ----------
+    denoiser : Denoiser
+    spectrum : Spectrum
+        Of the data; with mean and basis where warm starts are wanted.
+    curve : ErrorCurve or None
+        The gauge; None where no data were given.
+    target : {"endpoint", "data"}
+    sigma_min, sigma_max : float
+        Levels the network may be called at, data units.
+    start_level : float
+        Where the judge's reference begins: sigma_max, or the gauge's start level for the target "data".
+    origin : float
+        Level of the noise that runs start from: sigma_max, or infinity where the start repairs a path that does not reach
+        pure noise.
+    noise : (m, *item_shape)
+        Standard normal noise of the judge's runs; m = 0 without a judge.
+    endpoint : (m, *item_shape)
+        Where the converged runs from it end.
+    endpoint_error : float
+        Root mean square change of some endpoints with half the steps, data units: what the reference is worth.
+    calls : int
+        Network calls this took, counted by item.
+    """
+
+    denoiser: Denoiser
+    spectrum: Spectrum
+    curve: ErrorCurve | None
+    target: str
+    sigma_min: float
+    sigma_max: float
+    start_level: float
+    origin: float
+    noise: Float
+    endpoint: Float
+    endpoint_error: float
+    calls: int
+
+    def warm(self, level: float) -> WarmStart | None:
+        """The start at a level: None where it is the plain sigma_max z."""
+        if level >= self.sigma_max * (1 - 1e-12) and math.isfinite(self.origin):
+            return None
+        return WarmStart(self.spectrum, min(level, self.sigma_max), self.origin)
+
+    def run(self, noise: Float, sigmas: Float, solver: Solver | str) -> Float:
+        """Where runs of the model from standard normal noise end, on a grid that begins at its start level."""
+        warm = self.warm(float(sigmas[0]))
+        states = warm(noise) if warm is not None else sigmas[0] * noise
+        return np.asarray(sample(self.denoiser, states, sigmas, solver=solver), dtype=np.float64)
+
+
+def profile(
+    model: Denoiser,
+    spectrum: Spectrum,
+    *,
+    data: Any = None,
+    target: str = "endpoint",
+    judges: int = 48,
+    levels: int = 25,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> ModelProfile:
+    """Measure a model: its gauge on some data, and where its own converged runs end.
+
+    Parameters
+    ----------
+    model : Denoiser
+        With `item_shape`, or `data` must be given.
+    spectrum : Spectrum
+        Of the data, in the model's value range, with `basis` for warm starts.
+    data : (m, *item_shape) array, optional
+        Some hundred items that the model was not trained on, for the gauge. Without them plans know nothing of the network's
+        error.
+    target : {"endpoint", "data"}
+    judges : int
+        Number of noises whose converged endpoints (60 calls of DPM++(2M) each) judge between candidate grids; 0: none, the
+        Gaussian theory decides alone.
+    levels : int
+        Levels of the gauge.
+    seed : int
+    progress : callable, optional
+        Called with a number of network calls just made.
+
+    Returns
+    -------
+    ModelProfile
+
+    Raises
+    ------
+    ValueError
+        For unknown names; for a target "data" without data or basis; where the gauge says that model and data do not belong
+        together; where shapes disagree.
+
+    Examples
+    --------
+    >>> from eigenstep.models import ModelDenoiser
+    >>> from eigenstep.paths import EDM
+    >>> x = np.random.default_rng(0).standard_normal((500, 2)) * [2.0, 1.0]
+    >>> wiener = lambda x, sigma: x * [4 / (4 + sigma**2), 1 / (1 + sigma**2)]
+    >>> model = ModelDenoiser(wiener, EDM(), "x0", item_shape=(2,))
+    >>> measured = profile(model, Spectrum.from_samples(x, basis=2), data=x[:100], judges=4)
+    >>> measured.calls, measured.endpoint.shape, measured.endpoint_error < 0.02
+    (2860, (4, 2), True)
+    """
+    _checks.choice(target, TARGETS, "target")
+    judges = _checks.integer(judges, "judges", minimum=0)
+    path_max = float(model.sigma_max)
+    low, high = float(model.sigma_min), path_max
+    if not math.isfinite(high):
+        high = 1e3 * math.sqrt(float(spectrum.eigenvalues[0]))
+    if low <= 0:
+        low = 1e-3 * math.sqrt(float(spectrum.trace) / float(spectrum.dim))
+    items = None if data is None else np.asarray(data)
+    shape = model.item_shape or (items.shape[1:] if items is not None else spectrum.item_shape)
+    if shape is None:
+        raise ValueError("`model` does not tell the shape of an item; give `data`, or a spectrum that knows its `item_shape`.")
+    if math.prod(shape) != round(float(spectrum.dim)):
+        raise ValueError(
+            f"`model` takes items of shape {tuple(shape)}, {math.prod(shape)} numbers, and `spectrum` has {spectrum.dim} "
+            "dimensions; measure the spectrum of the data that the model makes."
+        )
+    has_basis = spectrum.basis is not None and spectrum.mean is not None
+    curve, calls = None, 0
+    if items is not None:
+        curve = error_curve(
+            model, items, spectrum=spectrum, sigma_min=low, sigma_max=high, levels=levels, seed=seed, progress=progress
+        )
+        curve.check_agreement()
+        calls += len(items) * levels
+    start = high
+    if target == "data":
+        if curve is None or not has_basis:
+            raise ValueError(
+                "`target`='data' needs `data` for the gauge and a spectrum with mean and eigenvectors: measure it with `basis`."
+            )
+        start = min(high, curve.start_level())
+    mismatched = float(spectrum.eigenvalues[0]) > _PRIOR_MISMATCH * high**2
+    origin = math.inf if mismatched and has_basis else high
+    noise = item_noise(range(judges), shape, seed=seed)
+    empty = ModelProfile(model, spectrum, curve, target, low, high, start, origin, noise, noise[:0], 0.0, calls)
+    if not judges:
+        return empty
+    fine, coarse = (grid(karras_law(low, start, rho=7.0), n, final=0.0) for n in (_REFERENCE_STEPS, _REFERENCE_STEPS // 2))
+    endpoint = empty.run(noise, fine, "dpmpp_2m")
+    few = noise[: min(8, judges)]
+    change = endpoint[: len(few)] - empty.run(few, coarse, "dpmpp_2m")
+    made = judges * _REFERENCE_STEPS + len(few) * (_REFERENCE_STEPS // 2)
+    if progress is not None:
+        progress(made)
+    return ModelProfile(
+        model, spectrum, curve, target, low, high, start, origin, noise, endpoint,
+        float(np.sqrt(np.mean(change**2))), calls + made,
+    )  # fmt: skip

@@ -1,0 +1,231 @@
+"""Plans for models: against exact non-Gaussian denoisers, fresh noise, and networks that are bad in known ways."""
+
+import math
+
+import numpy as np
+import pytest
+
+from eigenstep import Spectrum, catalogue_grids, sample
+from eigenstep.models import ModelDenoiser, Plan, WarmStart, effective_spectrum, error_curve, item_noise, plan, profile
+from eigenstep.paths import EDM, VPDiscrete
+
+RNG = np.random.default_rng(11)
+DIM, PARTS = 12, 6
+CENTRES = RNG.standard_normal((PARTS, DIM)) * np.geomspace(1.0, 0.05, DIM)
+WIDTHS = np.geomspace(0.5, 0.01, DIM) ** 2
+
+
+def draw(count, seed):
+    rng = np.random.default_rng(seed)
+    return CENTRES[rng.integers(PARTS, size=count)] + rng.standard_normal((count, DIM)) * np.sqrt(WIDTHS)
+
+
+def exact(x, sigma):
+    """E[x_0 | x~] of a mixture of Gaussians with one diagonal covariance."""
+    spread = WIDTHS + sigma**2
+    away = x[:, None] - CENTRES
+    logits = -0.5 * (away**2 / spread).sum(axis=2)
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    weights /= weights.sum(axis=1, keepdims=True)
+    means = CENTRES + WIDTHS / spread * away
+    return (weights[:, :, None] * means).sum(axis=1)
+
+
+DATA = draw(4000, 1)
+HELD_OUT = draw(300, 2)
+SPECTRUM = Spectrum.from_samples(DATA, basis=DIM)
+EXACT = ModelDenoiser(exact, EDM(), "x0", item_shape=(DIM,))
+FIXED = np.random.default_rng(3).standard_normal(DIM)
+POOR = ModelDenoiser(lambda x, sigma: exact(x, sigma) + 0.03 * sigma * FIXED, EDM(), "x0", item_shape=(DIM,))
+
+
+@pytest.fixture(scope="module", params=["exact", "poor"])
+def measured(request):
+    return profile({"exact": EXACT, "poor": POOR}[request.param], SPECTRUM, data=HELD_OUT, judges=32)
+
+
+FRESH = item_noise(range(200), (DIM,), seed=99)
+"""Noise that no plan has seen."""
+
+
+@pytest.fixture(scope="module")
+def fresh_end(measured):
+    """Where it ends, by another solver than the plan's own reference: Heun, 150 steps."""
+    return sample(measured.denoiser, 80.0 * FRESH, np.append(np.geomspace(80.0, 0.002, 150), 0.0), solver="heun")
+
+
+def fresh_error(measured, fresh_end, sigmas, warm, solver):
+    start = sigmas[0] * FRESH if warm is None else warm(FRESH)
+    return np.mean((sample(measured.denoiser, start, sigmas, solver=solver) - fresh_end) ** 2, axis=1)
+
+
+@pytest.mark.parametrize("solver", ["ddim", "dpmpp_2m", "unipc3", "ipndm4"])
+@pytest.mark.parametrize("n", [4, 8])
+def test_never_worse_than_the_best_hand_grid_on_fresh_noise(measured, fresh_end, solver, n):
+    made = plan(measured, None, n, solver=solver)
+    own = fresh_error(measured, fresh_end, made.sigmas, made.warm, solver)
+    hands = catalogue_grids(n, 0.002, 80.0, spectrum=SPECTRUM, path=EDM())
+    best = min((fresh_error(measured, fresh_end, sigmas, None, solver) for sigmas in hands.values()), key=np.mean)
+    gain = best - own
+    # Not worse beyond two standard errors of the paired difference.
+    assert gain.mean() >= -2 * gain.std() / math.sqrt(gain.size)
+    # What the plan says of itself holds for the typical fresh noise; the mean is of the few that end at another centre.
+    assert 0.4 * made.predicted < math.sqrt(np.median(own)) < 1.3 * made.predicted
+
+
+def test_first_order_plans_are_far_better_than_hand_grids(measured, fresh_end):
+    made = plan(measured, None, 5)
+    assert made.warm is not None
+    assert made.advantage[1] > 1.5  # the lower end of the interval of the squared errors' ratio
+    own = fresh_error(measured, fresh_end, made.sigmas, made.warm, "ddim")
+    hand = fresh_error(measured, fresh_end, made.hand.sigmas, None, "ddim")
+    assert own.mean() < 0.6 * hand.mean()
+
+
+def test_a_network_that_is_poor_at_high_levels_is_started_lower():
+    poor = profile(POOR, SPECTRUM, data=HELD_OUT, judges=0, target="data")
+    curve = poor.curve
+    # The gauge: 0.03 sigma per number adds (0.03 sigma)^2 |fixed|^2 to the exact error, which exceeds the bound from some level.
+    assert curve.ratio[0] > 1.5
+    assert poor.start_level < 20
+    made = plan(poor, None, 5)
+    assert made.sigmas[0] == poor.start_level
+    assert made.warm.sigma_start == poor.start_level
+    # Near the data: the distance of the mean, which the network's own endpoint misses.
+    noise = item_noise(range(400), (DIM,), seed=5)
+    planned = sample(POOR, made.warm(noise), made.sigmas).mean(axis=0)
+    own = sample(POOR, 80.0 * noise, np.append(np.geomspace(80.0, 0.002, 100), 0.0), solver="heun").mean(axis=0)
+    assert np.linalg.norm(planned - DATA.mean(axis=0)) < 0.5 * np.linalg.norm(own - DATA.mean(axis=0))
+
+
+def test_a_path_that_stops_short_of_noise_is_repaired():
+    """sigma_max = 1.5 and lambda_1 about 2.7: pure noise lacks half the variance; the repaired start has it."""
+    levels = 1 / (1 + np.geomspace(0.01, 1.5, 200) ** 2)
+    model = ModelDenoiser(exact, EDM(0.01, 1.5), "x0", item_shape=(DIM,))
+    measured = profile(model, SPECTRUM, data=HELD_OUT, judges=8)
+    assert math.isinf(measured.origin)
+    made = plan(measured, None, 4)
+    noise = item_noise(range(4000), (DIM,), seed=8)
+    start = made.warm(noise)
+    assert made.sigmas[0] <= 1.5
+    wanted = SPECTRUM.eigenvalues + made.sigmas[0] ** 2
+    along = (start - SPECTRUM.mean) @ SPECTRUM.basis.T
+    np.testing.assert_allclose(along.var(axis=0), wanted, rtol=0.12)  # 5 standard errors of 4000 samples: 0.112
+    discrete = VPDiscrete.from_alphas_cumprod(levels)
+    assert discrete.sigma_max == pytest.approx(1.5)
+
+
+def test_without_a_judge_the_theory_decides():
+    made = plan(EXACT, SPECTRUM, 5, data=HELD_OUT, judges=0)
+    assert made.calls == 0
+    assert made.chosen.measured is None
+    assert made.predicted == min(candidate.predicted for candidate in made.candidates)
+    assert "No run of the network judged" in made.reason
+
+
+def test_a_stochastic_solver_is_planned_by_theory(measured):
+    made = plan(measured, None, 4, solver="euler_ancestral")
+    assert made.calls == 0
+    assert made.chosen.predicted <= made.hand.predicted
+
+
+def test_without_data_there_is_no_gauge_and_without_basis_no_warm_start():
+    bare = Spectrum.from_eigenvalues(SPECTRUM.eigenvalues)
+    made = plan(EXACT, bare, 4, judges=8)
+    assert made.warm is None
+    assert made.sigmas[0] == 80.0
+
+
+def test_plans_are_reproducible_and_say_what_they_cost(measured):
+    counted = []
+    one = plan(measured, None, 4, progress=counted.append)
+    other = plan(measured, None, 4)
+    np.testing.assert_array_equal(one.sigmas, other.sigmas)
+    assert one.calls == sum(counted) > 0
+    assert one.candidates[0].noises == len(measured.noise)
+    assert one.nfe == one.n == 4
+
+
+def test_json_and_back(measured):
+    made = plan(measured, None, 4)
+    again = Plan.from_json(made.to_json(), spectrum=SPECTRUM)
+    np.testing.assert_array_equal(again.sigmas, made.sigmas)
+    assert (again.solver, again.reason, again.chosen.name, again.advantage) == (
+        made.solver, made.reason, made.chosen.name, made.advantage
+    )  # fmt: skip
+    noise = item_noise(range(3), (DIM,))
+    np.testing.assert_array_equal(again.warm(noise), made.warm(noise))
+    with pytest.raises(ValueError, match="`spectrum` must be given for a plan with a warm start"):
+        Plan.from_json(made.to_json())
+    with pytest.raises(ValueError, match="`text` must be what `Plan.to_json` wrote"):
+        Plan.from_json("{}")
+    with pytest.raises(ValueError, match="`text` is not JSON"):
+        Plan.from_json("sigmas")
+
+
+@pytest.mark.parametrize("level", [80.0, 7.0, 0.5])
+@pytest.mark.parametrize("origin", [80.0, math.inf])
+def test_warm_starts_are_the_same_in_numpy_and_torch(level, origin):
+    torch = pytest.importorskip("torch")
+    start = WarmStart(SPECTRUM, level, origin)
+    noise = item_noise(range(5), (DIM,))
+    expected = start(noise)
+    got = start(torch.tensor(noise))
+    np.testing.assert_allclose(got.numpy(), expected, rtol=1e-12, atol=1e-12 * level)
+    single = start(torch.tensor(noise, dtype=torch.float32))
+    assert single.dtype == torch.float32
+    np.testing.assert_allclose(single.numpy(), expected, rtol=1e-5, atol=1e-5 * level)  # float32
+
+
+def test_warm_starts_in_the_fourier_basis_take_tensors():
+    torch = pytest.importorskip("torch")
+    from eigenstep import new_moments
+
+    images = np.random.default_rng(4).standard_normal((200, 1, 8, 8)).cumsum(axis=2)
+    moments = new_moments("stationary", (1, 8, 8))
+    moments.update(images)
+    start = WarmStart(moments.spectrum(basis=1), 1.0)
+    noise = item_noise(range(3), (1, 8, 8))
+    np.testing.assert_allclose(start(torch.tensor(noise)).numpy(), start(noise), rtol=1e-12)
+
+
+def test_data_of_another_range_are_named():
+    with pytest.raises(ValueError, match=r"`data` do not seem to be what `denoiser` was trained on: its error is at least .*range"):
+        scaled = Spectrum.from_samples(DATA * 127.5 + 127.5, basis=DIM)
+        profile(EXACT, scaled, data=HELD_OUT * 127.5 + 127.5, judges=0)
+
+
+def test_effective_spectrum_has_the_networks_curve():
+    curve = error_curve(EXACT, HELD_OUT, spectrum=SPECTRUM, sigma_min=0.002, sigma_max=80.0)
+    found = effective_spectrum(curve, SPECTRUM)
+    from eigenstep import cramer_rao_bound
+
+    target = np.minimum(curve.error, curve.bound)
+    # A Stieltjes transform is smooth in sigma; a mixture's error falls faster than any: 20 % where it does.
+    np.testing.assert_allclose(cramer_rao_bound(found, curve.sigmas), target, rtol=0.2)
+    assert found.dim == pytest.approx(DIM, rel=0.05)
+    assert found.eigenvalues[0] <= SPECTRUM.eigenvalues[0] * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"target": "both"}, "`target`"),
+        ({"judges": -1}, "`judges` must be at least 0"),
+        ({"target": "data", "data": None}, "`target`='data' needs `data`"),
+    ],
+)
+def test_refusals(change, message):
+    with pytest.raises(ValueError, match=message):
+        profile(EXACT, SPECTRUM, **{"data": HELD_OUT, "judges": 0, **change})
+
+
+def test_shapes_that_do_not_fit():
+    with pytest.raises(ValueError, match="`model` takes items of shape"):
+        profile(EXACT, Spectrum.from_eigenvalues([1.0, 2.0]), judges=0)
+    with pytest.raises(ValueError, match="`data_or_spectrum` must be a Spectrum or at least two items"):
+        plan(EXACT, DATA[0], 3)
+    with pytest.raises(ValueError, match="`sigma_start` must lie above 0"):
+        WarmStart(SPECTRUM, 90.0, 80.0)
+    with pytest.raises(ValueError, match="`spectrum` must keep its mean and leading eigenvectors"):
+        WarmStart(Spectrum.from_eigenvalues([1.0, 2.0]), 1.0)
