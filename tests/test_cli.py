@@ -20,6 +20,7 @@ from click.testing import CliRunner, Result
 
 from eigenstep import cli
 from eigenstep._version import __version__
+from eigenstep.adapters.text import FORMATS
 from eigenstep.cli import evidence, progress
 from eigenstep.cli.aim import Aim
 from eigenstep.data import Measurement, accumulate, measure, open_source
@@ -135,6 +136,13 @@ class TestPlan:
         # Nine significant digits.
         np.testing.assert_allclose(listed, record["sigmas"], rtol=1e-8)
         np.testing.assert_allclose(tensor, record["sigmas"], rtol=1e-8)
+
+    @pytest.mark.parametrize("name", FORMATS)
+    @pytest.mark.parametrize("path", [None, "sd15", "flow-shift3"])
+    def test_every_format_of_the_adapters_is_offered(self, name, path):
+        chosen = () if path is None else ("--path", path)
+        sigmas = plan("digits", "--steps", 3, *chosen)["sigmas"]
+        assert done("plan", "digits", "--steps", 3, "--format", name, *chosen) == FORMATS[name].write(sigmas, path) + "\n"
 
     def test_comfyui_takes_flow_levels_of_flow_models(self):
         arguments = ("digits", "--steps", 3, "--path", "flow")

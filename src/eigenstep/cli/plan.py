@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 
 from eigenstep._checks import choice
+from eigenstep.adapters.text import FORMATS
 from eigenstep.cli.aim import Aim, Planned, named_path
 from eigenstep.cli.errors import say
 from eigenstep.cli.options import PLAN_OPTIONS, QUIET, READING, SOURCE_OPTIONS, with_options
@@ -94,36 +96,24 @@ def _positions(sigmas: list[float], width: int = 32) -> list[str]:
     return ["·" * place + mark + "·" * (width - 1 - place) for place, mark in zip(places, marks, strict=True)]
 
 
-def _comfyui(record: Mapping[str, Any]) -> str:
-    from eigenstep.adapters import text
+def _for_host(record: Mapping[str, Any], form: str) -> str:
+    """The grid as a host takes it; diffusers is told of integer timesteps, and of a path that only a file describes."""
+    if form != "diffusers" or (record["sampled_at"] == "fractional" and (record["path"] or "edm") in PATHS):
+        return FORMATS[form].write(record["sigmas"], record["path"])
+    from eigenstep.adapters.text import EULER_CONFIGS, diffusers_euler
+    from eigenstep.adapters.timesteps import diffusers_timesteps, table_config
 
-    return text.comfyui(record["sigmas"], flow=record["path"] in text.FLOW_SHIFTS)
-
-
-def _diffusers(record: Mapping[str, Any]) -> str:
-    from eigenstep.adapters import text, timesteps
-
-    name = record["path"] or "edm"
-    if name in PATHS and record["sampled_at"] == "fractional":
-        return text.diffusers(record["sigmas"], path=name)
-    config = text.EULER_CONFIGS[name] if name in PATHS else timesteps.table_config(named_path(name))
+    name = record["path"]
+    config = EULER_CONFIGS[name] if name in PATHS else table_config(named_path(name))
     if record["sampled_at"] == "integer":
-        return timesteps.diffusers_timesteps(record["timesteps"], config=config)
-    return text.diffusers_euler(record["sigmas"], config=config)
-
-
-def _k_diffusion(record: Mapping[str, Any]) -> str:
-    from eigenstep.adapters import text
-
-    return text.k_diffusion(record["sigmas"])
+        return diffusers_timesteps(record["timesteps"], config=config)
+    return diffusers_euler(record["sigmas"], config=config)
 
 
 WRITERS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "table": _table,
     "json": json_text,
-    "diffusers": _diffusers,
-    "comfyui": _comfyui,
-    "k-diffusion": _k_diffusion,
+    **{name: partial(_for_host, form=name) for name in FORMATS},
 }
 """How `plan` writes its result, by the name that --format takes."""
 
@@ -137,7 +127,7 @@ WRITERS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     default="table",
     show_default=True,
     metavar="NAME",
-    help="table, json, diffusers, comfyui or k-diffusion.",
+    help=f"table, json, or as a host takes it: {', '.join(FORMATS)}.",
 )
 @with_options(PLAN_OPTIONS)
 @with_options(SOURCE_OPTIONS)
