@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from eigenstep import VPDiscrete
+from eigenstep.models import ModelDenoiser
 
 SHARED = Path(os.environ.get("EIGENSTEP_SHARED", "../shared"))
 SDALOGLU = ("sdaloglu_mnist_lin", "sdaloglu_mnist_geo", "sdaloglu_mnist_cos", "sdaloglu_mnist_lin100ep")
@@ -96,6 +97,21 @@ def load(name):
     if name not in NAMES:
         raise ValueError(f"`name` must be one of {', '.join(NAMES)}, got {name!r}.")
     return SdalogluNet(name) if name in SDALOGLU else PulferNet(name)
+
+
+def denoiser(name):
+    """The network of that name as a denoiser, for `eigenstep evaluate "experiments/shared_networks.py:denoiser(NAME)"`."""
+    net = load(name)
+
+    def network(x, index):
+        # Numpy in, numpy out; tensors stay tensors, so that samples may be drawn by either.
+        with torch.no_grad():
+            if isinstance(x, np.ndarray):
+                return net(torch.as_tensor(x, dtype=torch.float32), index).numpy().astype(x.dtype)
+            return net(x.float(), index).to(x.dtype)
+
+    times = "integer" if name in PULFER else "fractional"
+    return ModelDenoiser(network, net.path, "epsilon", item_shape=(1, 28, 28), timesteps=times)
 
 
 def images(name, split="test"):

@@ -1,0 +1,61 @@
+"""Planned grids against the whole catalogue on networks that others trained: what the README and docs/evidence.md quote.
+
+    EIGENSTEP_SHARED=../shared python experiments/pretrained.py sdaloglu_mnist_lin100ep --folder results/
+
+Every cell is solver x calls x grid x seed, from the same noise, as `eigenstep evaluate` runs it; finished cells are kept and
+a second call goes on. The plan is made once per solver and number of calls, from noise that no cell draws. `--table` prints what
+is in the folder without running anything.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import shared_networks
+
+from eigenstep import Spectrum
+from eigenstep.evaluation import evaluate
+
+CALLS = (4, 6, 10)
+SOLVERS = ("ddim", "dpmpp_2m", "unipc3", "ipndm4")
+
+
+def run(name, folder, *, seeds, items, calls, solvers, target):
+    """Evaluate one network; its spectrum is that of the training images, the gauge and the data side use the test images."""
+    train = shared_networks.images(name, "train")
+    return evaluate(
+        shared_networks.denoiser(name),
+        shared_networks.images(name)[:3000],
+        folder / f"{name}-{target}",
+        calls=calls,
+        solvers=solvers,
+        seeds=seeds,
+        n_items=items,
+        spectrum=Spectrum.from_samples(train, basis=300),
+        target=target,
+        name=name,
+        resume=True,
+        stage=lambda text: print(f"{name}: {text}", flush=True),
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", default=shared_networks.NAMES)
+    parser.add_argument("--folder", type=Path, default=Path("results"))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--items", type=int, default=50)
+    parser.add_argument("--calls", type=lambda text: tuple(int(part) for part in text.split(",")), default=CALLS)
+    parser.add_argument("--solvers", type=lambda text: tuple(text.split(",")), default=SOLVERS)
+    parser.add_argument("--target", default="endpoint")
+    given = parser.parse_args()
+    for name in given.names:
+        run(
+            name, given.folder, seeds=given.seeds, items=given.items, calls=given.calls, solvers=given.solvers,
+            target=given.target,
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
