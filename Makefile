@@ -10,19 +10,20 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types layers unit slow build clean
+.PHONY: help demo test check lint types layers unit slow docs build clean
 
 help:
-	@echo "make demo    install into $(VENV), measure real images (scikit-learn's digits), plan a grid for them"
+	@echo "make demo    install into $(VENV), sample with the bundled network before and after: eigenstep-demo.png"
 	@echo "make test    install into $(VENV) with the development tools and run 'make check'"
 	@echo "make check   ruff, mypy, the layers contract, tests and doctests (in the existing $(VENV))"
 	@echo "make slow    the tests that take minutes"
+	@echo "make docs    the documentation in site/, which needs no network to be read"
 	@echo "make build   sdist and wheel in dist/"
-	@echo "make clean   remove $(VENV), dist/ and caches"
+	@echo "make clean   remove $(VENV), dist/, site/ and caches"
 
-$(VENV)/user.stamp: pyproject.toml
+$(VENV)/user.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --editable ".[cli,digits]"
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[cli,plots,diffusers]"
 	@touch $@
 
 $(VENV)/dev.stamp: pyproject.toml constraints.txt
@@ -31,8 +32,7 @@ $(VENV)/dev.stamp: pyproject.toml constraints.txt
 	@touch $(VENV)/user.stamp $@
 
 demo: $(VENV)/user.stamp
-	$(BIN)/eigenstep spectrum digits --output $(VENV)/digits.json
-	$(BIN)/eigenstep plan $(VENV)/digits.json --steps 6
+	$(BIN)/eigenstep demo --output eigenstep-demo.png
 
 test: $(VENV)/dev.stamp
 	$(MAKE) --no-print-directory check
@@ -54,8 +54,17 @@ unit:
 slow: $(VENV)/dev.stamp
 	$(PYTEST) -m slow
 
+# A folder of its own: the site needs none of the development tools.
+docs: $(VENV)/docs/stamp
+	$(VENV)/docs/bin/mkdocs build --quiet
+
+$(VENV)/docs/stamp: pyproject.toml
+	$(PYTHON) -m venv $(VENV)/docs
+	$(VENV)/docs/bin/python -m pip --disable-pip-version-check install --quiet --editable ".[docs]"
+	@touch $@
+
 build: $(VENV)/dev.stamp
 	$(BIN)/python -m build
 
 clean:
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) site dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

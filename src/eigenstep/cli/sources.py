@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import glob
+import itertools
+import math
 import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from eigenstep._checks import Float
 from eigenstep.cli.aim import Aim
 from eigenstep.cli.errors import say
 from eigenstep.cli.evidence import with_evidence_of
@@ -14,11 +22,25 @@ from eigenstep.cli.progress import progress
 from eigenstep.spectrum import Spectrum, zoo_names
 
 if TYPE_CHECKING:
+    from eigenstep.data import Source
     from eigenstep.estimation import ChosenSpectrum
+
+_PLACES = 128
+"""Where a source with more items than are wanted is read."""
 
 
 def spectrum_of(data: str, quiet: bool, **reading: Any) -> tuple[Spectrum, str]:
     """The spectrum that `data` names, and its name: a saved file, one of the zoo, or a source to measure now."""
+    kept = kept_spectrum(data)
+    if kept is not None:
+        return kept
+    check_there(data)
+    measured = _measured(data, quiet, **reading)
+    return measured, str(measured.provenance["name"])
+
+
+def kept_spectrum(data: str) -> tuple[Spectrum, str] | None:
+    """The spectrum in a saved file or in the zoo, and its name; None where `data` is a source to measure."""
     if _holds_spectrum(Path(data)):
         kept = Spectrum.load(data)
         return kept, str(kept.provenance.get("name", Path(data).stem))
@@ -26,10 +48,46 @@ def spectrum_of(data: str, quiet: bool, **reading: Any) -> tuple[Spectrum, str]:
         if Path(data).exists():
             say(f"warning: {data!r} is taken for the spectrum of that name in the zoo; write ./{data} for the file.")
         return Spectrum.from_zoo(data), data
+    return None
+
+
+def check_there(data: str) -> None:
+    """Refuse a source that is neither a file nor a folder, a pattern or a URL."""
     if not (Path(data).expanduser().exists() or glob.has_magic(data) or "://" in data):
         raise ValueError(f"There is no file, folder or zoo spectrum {data!r}; the zoo has {', '.join(zoo_names())}.")
-    measured = _measured(data, quiet, **reading)
-    return measured, str(measured.provenance["name"])
+
+
+def items_of(source: Source, most: int, quiet: bool) -> Float:
+    """The items of a source, float64: all where they are no more than `most`, else as many, in runs spread evenly over it.
+
+    Files are often sorted by kind, so the first ones alone are not like the rest. A source that does not tell its number of
+    items gives the first ones.
+    """
+    total = source.n_items
+    spread = total is not None and total > most
+    batches, count = [], 0
+    with progress("reading", quiet) as report:
+        for batch in _spread(source, most) if spread else source:
+            batches.append(np.asarray(batch[: most - count], dtype=np.float64))
+            count += len(batches[-1])
+            report(count, most if total is None or spread else total)
+            if count >= most:
+                break
+    return np.concatenate(batches)
+
+
+def _spread(source: Source, most: int) -> Iterator[NDArray[Any]]:
+    """Short batches from evenly spaced places of a source that knows its size, in order."""
+    from eigenstep.data import Position
+
+    short = replace(source, batch_size=min(source.batch_size, max(1, most // _PLACES)), workers=1, whole=False)
+    size = short.batch_size
+    places = [(part, first) for part, reader in enumerate(source.readers) for first in range(0, reader.n_items or 0, size)]
+    # The last batch of a part may be short of items, and a corrupt item leaves a gap: a few places more than are needed.
+    wanted = min(len(places), math.ceil(most / size) + len(source.readers) + _PLACES // 8)
+    for k in np.unique(np.linspace(0, len(places) - 1, wanted).round().astype(int)):
+        part, first = places[k]
+        yield from itertools.islice(short.batches(after=Position(part, first)), 1)
 
 
 def chosen_for(aim: Aim, spectrum: Spectrum, quiet: bool) -> ChosenSpectrum:
