@@ -3,8 +3,8 @@
     EIGENSTEP_SHARED=../shared python experiments/pretrained.py sdaloglu_mnist_lin100ep --folder results/
 
 Every cell is solver x calls x grid x seed, from the same noise, as `eigenstep evaluate` runs it; finished cells are kept and
-a second call goes on. The plan is made once per solver and number of calls, from noise that no cell draws. Ratios are ours over the
-best grid of the catalogue, which is picked with hindsight for every cell and measure on the very seeds it is judged by.
+a second call goes on. The plan is made once per solver and number of calls, from noise that no cell draws. Ratios are
+ours over the best grid of the catalogue, picked with hindsight for every cell and measure on the seeds it is judged by.
 """
 
 import argparse
@@ -57,7 +57,8 @@ def table(results):
                 continue
             rmse = found["RMSE"]
             spread = 0.5 * (rmse.ours.high - rmse.ours.low)
-            row = f"| {network} | {solver} | {calls} | {rmse.ours.mean:.4f} ± {spread:.4f} | {rmse.theirs.mean:.4f} {rmse.best} |"
+            row = f"| {network} | {solver} | {calls} | {rmse.ours.mean:.4f} ± {spread:.4f} "
+            row += f"| {rmse.theirs.mean:.4f} {rmse.best} |"
             for name, verdict in found.items():
                 ratios[name].append(verdict.ratio)
                 words[name].append(verdict.word)
