@@ -3,7 +3,7 @@
     python benchmarks/model_planning.py [--side 32] [--steps 4 10]
 
 The gauge takes 400 items at 25 levels, the judge 48 noises; the network is timed from inside and its time taken off. The warm
-start (200 eigenvectors, float32, a batch of 64) is compared with one call of a U-Net of some million parameters. Needs the extra
+start (200 eigenvectors, float32, a batch of 64) is compared with one call of a U-Net. Needs the extra
 `diffusers`.
 """
 

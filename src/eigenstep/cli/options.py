@@ -108,6 +108,52 @@ PLAN_OPTIONS = (
 )
 """What a grid is planned for."""
 
+MODEL_OPTIONS = (
+    click.option(
+        "--model",
+        metavar="MODEL",
+        help="Plan for this network: a folder of a diffusers pipeline, or module:function (file.py:function) that returns a "
+        "denoiser D(x, sigma) on torch tensors. Its own runs judge.",
+    ),
+    click.option(
+        "--data",
+        "gauge_data",
+        metavar="SOURCE",
+        help="Data in the model's value range: for its gauge, beside a measured spectrum; else for the spectrum as well.",
+    ),
+    click.option("--items", type=int, default=10_000, show_default=True, metavar="N", help="Items of the data to read at most."),
+    click.option(
+        "--encode-with", metavar="FOLDER", help="Put images through the autoencoder of this pipeline: data for a latent model."
+    ),
+    click.option(
+        "--target", default="endpoint", show_default=True, metavar="endpoint|data",
+        help="What to come near: where the network's own converged run from the same noise ends, or the data.",
+    ),
+    click.option(
+        "--judges", type=int, default=48, show_default=True, metavar="K",
+        help="Noises whose converged runs judge between grids; 0 trusts the theory alone.",
+    ),
+    click.option("--seed", type=int, default=0, show_default=True, metavar="S", help="Of these noises."),
+    click.option(
+        "--cold", is_flag=True,
+        help="No warm start: for programs that begin with plain noise. The --format of a host implies it.",
+    ),
+    click.option("--label", type=int, metavar="K", help="Class that a conditional model is told."),
+    click.option("--guidance", type=float, metavar="G", help="Classifier-free guidance scale."),
+    click.option("--variant", metavar="NAME", help="Of the files of a pipeline, such as fp16."),
+    click.option("--allow-pickle", is_flag=True, help="Read weights that are not safetensors: such a file can run any code."),
+    click.option("--dtype", metavar="NAME", help="Precision of the network: float32, float16, bfloat16, float64."),
+    click.option("--device", metavar="NAME", help="Of torch, such as cuda. Default: the CPU."),
+    click.option("--network-batch", type=int, default=100, show_default=True, metavar="N", help="Items per network call."),
+)  # fmt: skip
+"""A pretrained network to plan for."""
+
+FOR_MODELS = (
+    "gauge_data", "items", "encode_with", "target", "judges", "seed", "cold", "label", "guidance", "variant", "allow_pickle",
+    "dtype", "device", "network_batch",
+)  # fmt: skip
+"""Names of the options that mean something beside --model only."""
+
 REPORT = click.option("--report", metavar="FILE", help="Write a report of the spectrum: an .html page or a .png figure.")
 BINS = click.option("--bins", type=int, metavar="K", help="Keep at most K weighted eigenvalues; the error is measured.")
 

@@ -45,6 +45,15 @@ def save(result: Spectrum | Measurement, output: Path, what: str = "measured spe
         raise OSError(error.errno, f"{error.strerror} The {what} is safe in {refuge}") from error
 
 
+def save_text(text: str, output: str) -> None:
+    """Save a plan, or where that fails print it: a network may have worked on it for hours."""
+    try:
+        Path(output).write_text(text + "\n", encoding="utf-8")
+    except OSError:
+        click.echo(text)
+        raise
+
+
 def refuge_for(result: Spectrum | Measurement, name: str) -> Path:
     """Save in the temporary folder, under this name; where that is."""
     refuge = Path(tempfile.mkdtemp(prefix="eigenstep-")) / name

@@ -58,7 +58,7 @@ def check_there(data: str) -> None:
 
 
 def items_of(source: Source, most: int, quiet: bool) -> Float:
-    """The items of a source, float64: all where they are no more than `most`, else as many, in runs spread evenly over it.
+    """The items of a source, float64: all where they are no more than `most`, else about as many, in runs spread evenly over it.
 
     Files are often sorted by kind, so the first ones alone are not like the rest. A source that does not tell its number of
     items gives the first ones.
@@ -83,8 +83,8 @@ def _spread(source: Source, most: int) -> Iterator[NDArray[Any]]:
     short = replace(source, batch_size=min(source.batch_size, max(1, most // _PLACES)), workers=1, whole=False)
     size = short.batch_size
     places = [(part, first) for part, reader in enumerate(source.readers) for first in range(0, reader.n_items or 0, size)]
-    # The last batch of a part may be short of items, and a corrupt item leaves a gap: a few places more than are needed.
-    wanted = min(len(places), math.ceil(most / size) + len(source.readers) + _PLACES // 8)
+    assert source.n_items is not None
+    wanted = math.ceil(len(places) * most / source.n_items)
     for k in np.unique(np.linspace(0, len(places) - 1, wanted).round().astype(int)):
         part, first = places[k]
         yield from itertools.islice(short.batches(after=Position(part, first)), 1)
