@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 
@@ -293,3 +294,47 @@ def test_eigenvalue_interval_refuses(change, message):
     given = {"estimate": [2.0, 1.0], "lower": [1.0, 0.5], "upper": [3.0, 2.0], **change}
     with pytest.raises(ValueError, match=message):
         plots.eigenvalue_interval([1, 2], **given)
+
+
+def test_the_gauge_runs_from_noise_to_data_and_marks_the_start():
+    ax = plots.gauge_curve([0.1, 100.0, 1.0], [0.25, 170.0, 0.9], standard_error=[0.01, 5.0, 0.02], start_level=1.5)
+    curve = ax.lines[-1]
+    np.testing.assert_array_equal(curve.get_xdata(), [0.1, 1.0, 100.0])
+    np.testing.assert_array_equal(curve.get_ydata(), [0.25, 0.9, 170.0])
+    assert ax.get_xlim() == (100.0, 0.1)
+    assert any("below σ = 1.5" in text.get_text() for text in ax.texts)
+    assert not any("below" in text.get_text() for text in plots.gauge_curve([1.0, 2.0], [1.0, 2.0], start_level=9.0).texts)
+
+
+@pytest.mark.parametrize(
+    ("sigmas", "ratio", "message"),
+    [
+        ([1.0, 2.0], [1.0], "must have one length, got 2, 1 and 1"),
+        ([1.0, 0.0], [1.0, 1.0], "must be positive"),
+        ([1.0, 2.0], [1.0, 0.0], "must be positive"),
+    ],
+)
+def test_the_gauge_refuses(sigmas, ratio, message):
+    with pytest.raises(ValueError, match=message):
+        plots.gauge_curve(sigmas, ratio)
+
+
+def test_step_errors_stand_side_by_side_without_overlap():
+    ax = plots.step_errors({"planned": [0.2, 0.2, 0.1], "karras": [0.5, 0.1]}, ours="planned")
+    spans = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for bar in ax.patches)
+    assert len(spans) == 5
+    assert all(left[1] <= right[0] + 1e-12 for left, right in itertools.pairwise(spans))
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["planned", "karras"]
+
+
+@pytest.mark.parametrize(
+    ("errors", "ours", "message"),
+    [
+        ({}, None, "at least one grid"),
+        ({"a": [1.0]}, "b", "no grid named 'b'"),
+        ({"a": [-1.0]}, None, "must not be negative, got -1"),
+    ],
+)
+def test_step_errors_refuse(errors, ours, message):
+    with pytest.raises(ValueError, match=message):
+        plots.step_errors(errors, ours=ours)

@@ -400,6 +400,144 @@ def eigenvalue_interval(
     return ax
 
 
+def gauge_curve(
+    sigmas: ArrayLike,
+    ratio: ArrayLike,
+    *,
+    standard_error: ArrayLike | None = None,
+    start_level: float | None = None,
+    title: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw a network's denoising error over the Gaussian's, from high noise to low, and where the network begins to be better.
+
+    Parameters
+    ----------
+    sigmas : array_like, (k,)
+        Noise levels > 0, data units.
+    ratio : array_like, (k,)
+        m/b > 0 at them: above 1 the Wiener filter, which is free, denoises better than the network.
+    standard_error : array_like, (k,), optional
+        Of `ratio`; drawn as a band of two on either side.
+    start_level : float, optional
+        Marked, where it lies within the levels.
+    title : str
+        A line above the figure; empty for none.
+    ax : Axes, optional
+        Where to draw; None makes a figure.
+
+    Raises
+    ------
+    ValueError
+        Lengths differ, or a level or ratio is not positive.
+
+    Examples
+    --------
+    >>> ax = gauge_curve([100.0, 1.0, 0.1], [170.0, 0.9, 0.25], start_level=1.5)
+    >>> [float(r) for r in ax.lines[-1].get_ydata()]                             # ascending in sigma
+    [0.25, 0.9, 170.0]
+    """
+    levels, values = real_array(sigmas, "sigmas", ndim=1), real_array(ratio, "ratio", ndim=1)
+    spread = np.zeros_like(values) if standard_error is None else real_array(standard_error, "standard_error", ndim=1)
+    if not levels.size == values.size == spread.size:
+        raise ValueError(
+            f"`sigmas`, `ratio` and `standard_error` must have one length, got {levels.size}, {values.size} and {spread.size}."
+        )
+    if np.any(levels <= 0) or np.any(values <= 0):
+        raise ValueError("`sigmas` and `ratio` must be positive to be drawn on logarithmic axes.")
+    order = np.argsort(levels)
+    levels, values, spread = levels[order], values[order], spread[order]
+
+    ax = _axes(ax, height=3.6)
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    low, high = 0.8 * min(float(values.min()), 1.0), 1.25 * max(float(values.max()), 1.0)
+    ax.set_ylim(low, high)
+    ax.axhspan(1.0, high, color=LINE, alpha=0.6, linewidth=0, zorder=0)
+    ax.axhline(1.0, color=SUBDUED, linewidth=1.0)
+    if start_level is not None and levels[0] <= start_level <= levels[-1]:
+        ax.axvline(start_level, color=NAMED[0], linewidth=1.3, linestyle=(0, (4, 2)))
+        ax.annotate(
+            f"the network is better\nbelow σ = {start_level:.3g}", (start_level, high), xytext=(7, -6),
+            textcoords="offset points", ha="left", va="top", fontsize=FONT, color=NAMED[0],
+        )  # fmt: skip
+    ax.fill_between(levels, np.maximum(values - 2 * spread, low), values + 2 * spread, color=OURS, alpha=0.18, linewidth=0)
+    ax.plot(levels, values, color=OURS, linewidth=2.4)
+    ax.set_xlim(float(levels[-1]), float(levels[0]))
+    _decade_ticks(ax, float(levels[0]), float(levels[-1]), None)
+    _value_ticks(ax, low, high)
+    ax.set_xlabel("noise level σ   (noise left, data right)")
+    ax.set_ylabel("error of the network / of the Wiener filter")
+    ax.annotate(
+        "Wiener filter better", (1.0, 1.0), xycoords=("axes fraction", "data"), xytext=(-6, 5), textcoords="offset points",
+        ha="right", va="bottom", fontsize=FONT, color=SUBDUED,
+    )  # fmt: skip
+    _title(ax, title)
+    return ax
+
+
+def step_errors(
+    errors: Mapping[str, ArrayLike],
+    *,
+    ours: str | None = None,
+    ylabel: str = "error of the step, carried to the end",
+    title: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw what every single step adds to the error (or sweeps of the angle), grid beside grid: where each one spends it.
+
+    Parameters
+    ----------
+    errors : mapping of str to array_like, (n,)
+        For each grid one number >= 0 per step, first step first; at most seven grids.
+    ours : str, optional
+        The key drawn in our colour; None for none.
+    ylabel, title : str
+    ax : Axes, optional
+        Where to draw; None makes a figure.
+
+    Raises
+    ------
+    ValueError
+        No grid, more than seven, negative numbers, or `ours` not among the names.
+
+    Examples
+    --------
+    >>> ax = step_errors({"optimal": [0.2, 0.2], "karras": [0.5, 0.1]}, ours="optimal")
+    >>> [round(float(bar.get_height()), 3) for bar in ax.patches]
+    [0.2, 0.2, 0.5, 0.1]
+    """
+    bars = {name: real_array(values, f"errors[{name!r}]", ndim=1) for name, values in errors.items()}
+    if not bars:
+        raise ValueError("`errors` must hold at least one grid, got none.")
+    if ours is not None and ours not in bars:
+        raise ValueError(f"`errors` has no grid named {ours!r}; it has {', '.join(bars)}.")
+    for name, values in bars.items():
+        if np.any(values < 0):
+            raise ValueError(f"`errors[{name!r}]` must not be negative, got {values.min():.6g}.")
+    colours = _colours(bars, ours)
+
+    ax = _axes(ax, height=3.6)
+    width = 0.8 / len(bars)
+    tallest = max(float(values.max(initial=0.0)) for values in bars.values())
+    for k, (name, values) in enumerate(bars.items()):
+        places = np.arange(1, values.size + 1) + (k - 0.5 * (len(bars) - 1)) * width
+        ax.bar(places, values, width=0.92 * width, color=colours[name], label=name)
+    steps = np.arange(1, max(values.size for values in bars.values()) + 1)
+    _integer_ticks(ax, steps.astype(np.float64))
+    ax.grid(False, axis="x")
+    ax.set_ylim(0.0, 1.18 * tallest if tallest else 1.0)
+    ax.set_xlabel("step   (from noise to data)")
+    ax.set_ylabel(ylabel)
+    # Bars have no ends to carry a name: a row of names above them instead, in their own colours.
+    ax.legend(
+        loc="upper left", ncols=len(bars), frameon=False, fontsize=FONT, labelcolor="linecolor", handlelength=0.9,
+        handleheight=0.9, borderaxespad=0.2, columnspacing=1.4,
+    )  # fmt: skip
+    _title(ax, title)
+    return ax
+
+
 def quality_against_calls(
     calls: ArrayLike,
     curves: Mapping[str, tuple[ArrayLike, ArrayLike, ArrayLike]],
