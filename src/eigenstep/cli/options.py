@@ -121,7 +121,7 @@ MODEL_OPTIONS = (
         metavar="SOURCE",
         help="Data in the model's value range: for its gauge, beside a measured spectrum; else for the spectrum as well.",
     ),
-    click.option("--items", type=int, default=10_000, show_default=True, metavar="N", help="Items of the data to read at most."),
+    click.option("--items", type=int, default=10_000, show_default=True, metavar="N", help="Items of the data to read."),
     click.option(
         "--encode-with", metavar="FOLDER", help="Put images through the autoencoder of this pipeline: data for a latent model."
     ),

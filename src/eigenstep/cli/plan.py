@@ -13,7 +13,7 @@ from eigenstep._checks import choice
 from eigenstep.adapters.text import FORMATS
 from eigenstep.cli.aim import Aim, Planned, named_path
 from eigenstep.cli.errors import say
-from eigenstep.cli.model import check_options, plan_for_model
+from eigenstep.cli.model import FOR_THEORY, check_options, plan_for_model
 from eigenstep.cli.options import FOR_MODELS, MODEL_OPTIONS, PLAN_OPTIONS, QUIET, READING, SOURCE_OPTIONS, with_options
 from eigenstep.cli.outputs import check_output, save_text
 from eigenstep.cli.records import common_record, finite, json_text
@@ -123,7 +123,7 @@ WRITERS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 @QUIET
 @click.pass_context
 def command(
-    context: click.Context, data: str | None, steps: int, form: str, output: str | None, quiet: bool, **options: Any
+    context: click.Context, /, data: str | None, steps: int, form: str, output: str | None, quiet: bool, **options: Any
 ) -> None:
     """Plan the optimal grid of N steps for the data, or for a network and its data.
 
@@ -144,6 +144,8 @@ def command(
     check_options(context, has_model=options["model"] is not None)
     reading = {key: options.pop(key) for key in READING}
     if options["model"] is not None:
+        for name in FOR_THEORY:
+            del options[name]
         plan_for_model(data, steps=steps, form=form, output=output, reading=reading, quiet=quiet, **options)
         return
     if data is None:

@@ -58,7 +58,7 @@ def check_there(data: str) -> None:
 
 
 def items_of(source: Source, most: int, quiet: bool) -> Float:
-    """The items of a source, float64: all where they are no more than `most`, else about as many, in runs spread evenly over it.
+    """The items of a source, float64: all of `most` or fewer, else about `most`, in runs spread evenly over it.
 
     Files are often sorted by kind, so the first ones alone are not like the rest. A source that does not tell its number of
     items gives the first ones.
