@@ -67,6 +67,12 @@ def test_zero_terminal_snr_ends_where_diffusers_ends_it(tmp_path):
     (tmp_path / "zero.json").write_text("[0.9, 0.5, 0.1, 0.0]")
     record = plan("digits", "-n", 2, "--path", tmp_path / "zero.json", *INTEGER)
     assert record["sigmas"][0] == pytest.approx(4096.0, rel=1e-6)  # sqrt(2^24 - 1)
+    # Where the last level but one is higher than that already, twice its sigma; of betas as of alphas.
+    (tmp_path / "steep.json").write_text("[0.5, 1e-8, 0.0]")
+    (tmp_path / "betas.json").write_text(json.dumps({"betas": [0.5, 1 - 2e-8, 1.0]}))
+    for name in ("steep", "betas"):
+        record = plan("digits", "-n", 2, "--path", tmp_path / f"{name}.json", *INTEGER)
+        assert record["sigmas"][0] == pytest.approx(2e4, rel=1e-6)
 
 
 def test_sigma_max_sets_the_first_timestep():

@@ -183,6 +183,45 @@ def test_zero_terminal_snr_ends_where_diffusers_ends():
     np.testing.assert_allclose(given, -module(x_t, 999).sample.detach(), rtol=0, atol=2e-3)
 
 
+@pytest.mark.parametrize("kind", ["DDIMScheduler", "EulerDiscreteScheduler", "UniPCMultistepScheduler"])
+def test_zero_terminal_snr_of_a_steep_table_ends_above_the_level_before(kind):
+    """Linear betas, rescaled, pass diffusers' 2^-24 a timestep earlier: its own table goes up at the end."""
+    scheduler = getattr(diffusers, kind)(rescale_betas_zero_snr=True)
+    before = float(scheduler.alphas_cumprod[-2])
+    assert before < 2.0**-24
+    path = scheduler_convention(scheduler).path
+    assert path.n_timesteps == 1000
+    assert path.sigma_max == pytest.approx(2 * float(path.t_to_sigma(998)), rel=1e-6)
+
+
+PLANNED = {
+    "DDIMScheduler": {},
+    "EulerDiscreteScheduler": {"timestep_type": "continuous", "prediction_type": "v_prediction"},
+    "FlowMatchEulerDiscreteScheduler": {"shift": 3.0},
+    "UniPCMultistepScheduler": {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": 3.0},
+    "EDMEulerScheduler": {},
+    "CosineDPMSolverMultistepScheduler": {},
+    "IPNDMScheduler": {},
+}
+
+
+@pytest.mark.parametrize("kind", PLANNED)
+def test_a_planned_scheduler_tells_of_the_model_what_its_class_does(kind):
+    """`adapters.diffusers.apply` makes subclasses, whose names are not diffusers'."""
+    from eigenstep.adapters.diffusers import apply
+
+    original = getattr(diffusers, kind)(**PLANNED[kind])
+    given = apply([5.0, 1.0, 0.5, 0.0], original)
+    assert type(given) is not type(original)
+    theirs, ours = scheduler_convention(given), scheduler_convention(original)
+    assert repr(theirs.path) == repr(ours.path)
+    assert theirs.prediction == ours.prediction
+    assert (theirs.time_label is None) == (ours.time_label is None)
+    x = np.array([[0.3, -1.2]])
+    network = lambda x, t: 0.1 * x + t / 1000  # noqa: E731
+    np.testing.assert_array_equal(theirs.denoiser(network)(x, 1.5), ours.denoiser(network)(x, 1.5))
+
+
 @pytest.mark.parametrize("kind", ["EulerDiscreteScheduler", "HeunDiscreteScheduler", "KDPM2DiscreteScheduler",
                                   "LMSDiscreteScheduler", "EulerAncestralDiscreteScheduler"])  # fmt: skip
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])

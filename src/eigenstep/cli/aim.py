@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eigenstep._checks import Float, choice
+from eigenstep._checks import Float, choice, real_array
 from eigenstep.gaussian import OBJECTIVES, STARTS, divergence
 from eigenstep.paths import PATHS, NoisePath, VPDiscrete
 from eigenstep.solvers import SOLVERS
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 
 EDM_RANGE = (0.002, 80.0)
 """The noise levels planned for where no path is named: EDM's, for data within [-1, 1]."""
-
-
-TERMINAL = 2.0**-24
-"""What stands for a last alpha_cumprod of 0 (zero terminal SNR), as in diffusers: sigma 4096 in place of infinity."""
 
 
 @dataclass(frozen=True)
@@ -156,12 +152,14 @@ def named_path(text: str) -> NoisePath:
         content = json.loads(Path(text).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"`path` {text!r} is no JSON file ({error}).") from None
-    if isinstance(content, list):
-        return VPDiscrete.from_alphas_cumprod(content, terminal=TERMINAL)
-    if isinstance(content, Mapping) and isinstance(content.get("alphas_cumprod"), list):
-        return VPDiscrete.from_alphas_cumprod(content["alphas_cumprod"], terminal=TERMINAL)
+    from eigenstep.models.schedulers import finite_table
+
+    alphas = content.get("alphas_cumprod") if isinstance(content, Mapping) else content
+    if isinstance(alphas, list):
+        return VPDiscrete.from_alphas_cumprod(finite_table(real_array(alphas, "alphas_cumprod", ndim=1)))
     if isinstance(content, Mapping) and isinstance(content.get("betas"), list):
-        return VPDiscrete.from_betas(content["betas"], terminal=TERMINAL)
+        betas = real_array(content["betas"], "betas", ndim=1)
+        return VPDiscrete.from_betas(betas, terminal=float(finite_table(np.cumprod(1.0 - betas))[-1]))
     raise ValueError(
         f"`path` {text!r} must hold the model's table: a list, its `alphas_cumprod`, or an object with `alphas_cumprod` or "
         "`betas`."

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from eigenstep.models.denoiser import Array, ModelDenoiser, Preconditioned, edm_noise_label
 from eigenstep.paths import EDM, VE, NoisePath, RectifiedFlow, VPCosine, VPDiscrete
@@ -84,7 +85,7 @@ def scheduler_convention(scheduler: Any, *, tokens: int | None = None) -> HostCo
     >>> flow.prediction, flow.path.shift, flow.time_label(0.5)
     ('velocity', 3.0, 750.0)
     """
-    kind, config = type(scheduler).__name__, dict(scheduler.config)
+    kind, config = _kind(scheduler), dict(scheduler.config)
     flow = config.get("use_flow_sigmas") or kind in _FLOW_DEFAULTS
     predicts = config.get("prediction_type", "flow_prediction" if flow else "epsilon")
     if predicts not in _PREDICTIONS:
@@ -132,10 +133,33 @@ _EDM_LABELS: Mapping[str, Callable[[float], float]] = {
 """EDM-style schedulers and what each tells the network of sigma."""
 
 
+def _kind(scheduler: Any) -> str:
+    """Its class, or where that is a subclass (such as of `adapters.diffusers.apply`), the class known here that it is of."""
+    names = [each.__name__ for each in type(scheduler).__mro__]
+    known = (*_FLOW_DEFAULTS, *_EDM_LABELS, "IPNDMScheduler", "ScoreSdeVeScheduler")
+    return next((name for name in names if name in known), names[0])
+
+
+def finite_table(alphas_cumprod: ArrayLike) -> NDArray[np.float64]:
+    """The table of a host with a finite last level: zero terminal SNR ends at 2^-24, sigma 4096, as in diffusers.
+
+    Steep tables pass that a timestep earlier: they end at a quarter of the last but one, twice its sigma.
+
+    >>> finite_table([0.5, 0.1, 0.0])[-1] == 2.0**-24
+    True
+    >>> finite_table([0.5, 4e-9, 2.0**-24])
+    array([5.e-01, 4.e-09, 1.e-09])
+    """
+    table = np.array(alphas_cumprod, dtype=np.float64)
+    if table.ndim == 1 and table.size > 1 and (table[-1] == 0.0 or table[-1] == TERMINAL):
+        table[-1] = TERMINAL if table[-2] > TERMINAL else table[-2] / 4
+    return table
+
+
 def _discrete(alphas_cumprod: Any) -> VPDiscrete:
     """The path of a scheduler's own table, which is float32: its last digits are the host's."""
-    table = np.asarray(alphas_cumprod.double().cpu() if hasattr(alphas_cumprod, "double") else alphas_cumprod)
-    return VPDiscrete.from_alphas_cumprod(table, terminal=TERMINAL)
+    table = alphas_cumprod.double().cpu().numpy() if hasattr(alphas_cumprod, "double") else alphas_cumprod
+    return VPDiscrete.from_alphas_cumprod(finite_table(table))
 
 
 def _flow(kind: str, config: Mapping[str, Any], predicts: str, tokens: int | None) -> HostConvention:
