@@ -14,7 +14,7 @@ except ImportError as error:
     ) from error
 
 from eigenstep._version import __version__
-from eigenstep.cli import compare, demo, doctor, evaluate, merge, plan, spectrum, zoo
+from eigenstep.cli import compare, demo, doctor, evaluate, explore, merge, plan, spectrum, zoo
 from eigenstep.cli.errors import Edge
 
 __all__ = ["cli", "main"]
@@ -40,6 +40,7 @@ cli.add_command(evaluate.command)
 cli.add_command(zoo.command)
 cli.add_command(demo.command)
 cli.add_command(doctor.command)
+cli.add_command(explore.command)
 
 
 def main() -> None:

@@ -48,6 +48,7 @@ EXTRAS: Mapping[str, Extra] = {
     "dask": Extra({"dask": "2024.2", "distributed": "2024.2"}, "--dask: clusters, and several processes"),
     "torch": Extra({"torch": "2.2", "safetensors": "0.4"}, "networks: load, plan, generate, evaluate"),
     "diffusers": Extra({"diffusers": "0.30"}, "pipelines and their schedulers, latents"),
+    "explore": Extra({"starlette": "0.40", "uvicorn": "0.30"}, "the page on which to drag levels"),
 }
 """What `pyproject.toml` lists, less what is for development."""
 
