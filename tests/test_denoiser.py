@@ -157,6 +157,37 @@ def test_conditioning_of_one_row_holds_for_all_and_more_rows_for_their_items():
         given([0, 1, 2, 3])(np.zeros((5, 3)), 1.0)
 
 
+def test_the_denoiser_of_some_items_keeps_what_holds_for_all():
+    def shifted(x, sigma, *, label, extra, gain, name):
+        assert name == "any"
+        return gain * (x + label[:, None] + extra["bias"])
+
+    arguments = {"label": [5, 6, 7, 8], "extra": {"bias": torch.arange(4.0)[:, None]}, "gain": 2.0, "name": "any"}
+    whole = ModelDenoiser.from_module(shifted, EDM(), "x0", arguments=arguments)
+    some = whole.for_items(range(1, 3))
+    np.testing.assert_array_equal(some(np.zeros((2, 1)), 1.0), [[14.0], [18.0]])
+    np.testing.assert_array_equal(whole(np.zeros((4, 1)), 1.0), [[10.0], [14.0], [18.0], [22.0]])
+    one = ModelDenoiser.from_module(lambda x, t, to: x + to, EDM(), "x0", arguments={"to": torch.ones(1, 1)})
+    np.testing.assert_array_equal(one.for_items(range(7, 9))(np.zeros((2, 1)), 1.0), [[1.0], [1.0]])
+    plain = ModelDenoiser(lambda x, t: 2 * x, EDM(), "x0")
+    assert plain.for_items(range(3))(1.5, 1.0) == 3.0
+
+
+def test_a_batch_halved_for_some_items_stays_so_for_the_others():
+    sizes = []
+
+    def hungry(x, sigma, *, row):
+        sizes.append(len(x))
+        if len(x) > 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return x * row
+
+    denoiser = ModelDenoiser.from_module(hungry, EDM(), "x0", arguments={"row": torch.arange(8.0)[:, None]})
+    for first in (0, 4):
+        denoiser.for_items(range(first, first + 4))(np.ones((4, 1)), 1.0)
+    assert sizes == [4, 2, 2, 2, 2]
+
+
 @pytest.mark.parametrize("fits", [1, 2, 3])
 def test_out_of_memory_halves_the_batch_and_goes_on(fits):
     sizes = []

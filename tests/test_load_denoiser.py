@@ -13,7 +13,15 @@ import numpy as np
 import pytest
 
 from eigenstep import EDM, VE, RectifiedFlow, Spectrum, VPCosine
-from eigenstep.models import GuidedDenoiser, ModelDenoiser, error_curve, load_denoiser, scheduler_convention
+from eigenstep.models import (
+    GuidedDenoiser,
+    ModelDenoiser,
+    error_curve,
+    generate,
+    item_noise,
+    load_denoiser,
+    scheduler_convention,
+)
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
@@ -768,6 +776,27 @@ def test_a_one_dimensional_network_for_sound():
         v = module(x / np.sqrt(2.0), torch.tensor(0.5)).sample
     # At sigma = 1 of the cosine path t = 1/2 and alpha = s = 1/sqrt 2: D = x~/2 - v/sqrt 2.
     close(denoiser(x, 1.0), x / 2 - v / np.sqrt(2.0))
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.5])
+@pytest.mark.parametrize("scheduler", [
+    diffusers.DDIMScheduler(), diffusers.EDMEulerScheduler(), diffusers.ScoreSdeVeScheduler(sigma_min=0.01, sigma_max=50.0)
+], ids=lambda each: type(each).__name__)  # fmt: skip
+def test_labels_of_each_item_go_with_it_through_the_batches(scheduler, guidance):
+    module = unet(num_class_embeds=5)
+    labels = [3, 0, 1, 4, 2, 3, 3, 1]
+    pipeline = diffusers.DDPMPipeline(module, scheduler)
+    options = {"guidance_scale": guidance, **({"negative_labels": 2} if guidance != 1 else {})}
+    grid = [5.0, 1.0, 0.3, 0.0]
+    made = generate(load_denoiser(pipeline, labels=labels, **options), grid, 8, batch_size=3)
+    for k in (0, 2, 3, 7):
+        alone = load_denoiser(pipeline, labels=labels[k], **options)
+        z = item_noise([k], (2, 8, 8))
+        # float32 through batches of other sizes.
+        torch.testing.assert_close(made[k : k + 1], generate(alone, grid, 1, noise=z), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(made, generate(load_denoiser(pipeline, labels=3, **options), grid, 8), atol=1e-3)
+    with pytest.raises(ValueError, match="`class_labels` has 8 rows, but item 8 was asked for"):
+        generate(load_denoiser(pipeline, labels=labels, **options), grid, 9, batch_size=3)
 
 
 def test_it_is_a_plain_model_denoiser():

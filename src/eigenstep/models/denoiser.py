@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -182,6 +182,10 @@ class ModelDenoiser:
         """The torch type the network computes in; None where it is no torch network."""
         return getattr(self.network, "dtype", None)
 
+    def for_items(self, items: range) -> ModelDenoiser:
+        """The denoiser of some items alone: their rows of the conditioning, for sampling in batches."""
+        return replace(self, network=_of_items(self.network, items))
+
     def __call__(self, x: Array, sigma: float) -> Array:
         """D(x~, sigma), shaped like `x`."""
         t = float(self.path.sigma_to_t(sigma))
@@ -276,6 +280,12 @@ class GuidedDenoiser:
         """The torch type; None where it is no torch network."""
         return getattr(self.conditional, "dtype", None)
 
+    def for_items(self, items: range) -> GuidedDenoiser:
+        """The denoiser of some items alone: their rows of what either side is conditioned on."""
+        return replace(
+            self, conditional=_of_items(self.conditional, items), unconditional=_of_items(self.unconditional, items)
+        )
+
     def __call__(self, x: Array, sigma: float) -> Array:
         """D_u + g (D_c - D_u), shaped like `x`."""
         if self.guidance_scale == 1.0:
@@ -343,12 +353,21 @@ class Preconditioned:
         """The torch type of the network; None where it is no torch network."""
         return getattr(self.network, "dtype", None)
 
+    def for_items(self, items: range) -> Preconditioned:
+        """The same around the network of some items alone."""
+        return replace(self, network=_of_items(self.network, items))
+
     def __call__(self, x: Array, sigma: float) -> Array:
         """D(x~, sigma), sigma > 0."""
         c_in = 1.0 / math.hypot(sigma, self.sigma_data)
         c_skip = self.sigma_data**2 / (sigma**2 + self.sigma_data**2)
         c_out = (-sigma if self.negative else sigma) * self.sigma_data * c_in
         return c_skip * x + c_out * self.network(c_in * x, self.noise_label(sigma))
+
+
+def _of_items(of: Any, items: range) -> Any:
+    """What `of` is for some items alone; itself where it knows no items."""
+    return of.for_items(items) if hasattr(of, "for_items") else of
 
 
 def _finite(array: Array) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from itertools import chain
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from eigenstep import _checks
 from eigenstep._torch import torch_device, torch_dtype, torch_module
 
-__all__ = ["TorchNetwork", "rows", "torch_device", "torch_dtype", "torch_module"]
+__all__ = ["TorchNetwork", "rows", "rows_of", "torch_device", "torch_dtype", "torch_module"]
 
 Tensor = Any
 
@@ -33,7 +34,8 @@ class TorchNetwork:
     time_label : callable, optional
         From t to the number that the module takes; t itself by default.
     arguments : mapping, optional
-        Passed by name. Tensors of one row hold for all items; those of more rows must have as many as the batch.
+        Passed by name. Tensors of one row hold for all items; those of more rows must have as many as the batch, or as all
+        items where `generate` makes the batches.
         Integers and lists of integers become int64 tensors; mappings are gone through.
     device, dtype : optional
         Where and in what the module runs: it is moved there. Default: where and in what its parameters are, else the
@@ -71,7 +73,8 @@ class TorchNetwork:
     ) -> None:
         """Move the module where it is to run."""
         torch = torch_module()
-        self.batch_size = None if batch_size is None else _checks.integer(batch_size, "batch_size")
+        # In a list, which the copies of `for_items` share.
+        self._limit = [None if batch_size is None else _checks.integer(batch_size, "batch_size")]
         self.module = module
         tensors = chain(module.parameters(), module.buffers()) if isinstance(module, torch.nn.Module) else ()
         own = next((each for each in tensors if each.is_floating_point()), None)
@@ -85,6 +88,30 @@ class TorchNetwork:
         self.call = module if call is None else call
         self.time_label = time_label
         self.arguments = {name: self._placed(value) for name, value in (arguments or {}).items()}
+
+    @property
+    def batch_size(self) -> int | None:
+        """Items per call at most; it falls where memory runs out, for the networks of `for_items` as well."""
+        return self._limit[0]
+
+    def for_items(self, items: range) -> TorchNetwork:
+        """The network of some items alone: their rows of every argument that has more than one, for sampling in batches.
+
+        Raises
+        ------
+        ValueError
+            An argument has no row for one of the items.
+
+        Examples
+        --------
+        >>> import torch
+        >>> shift = TorchNetwork(lambda x, t, to: x + to, arguments={"to": torch.tensor([[1.0], [2.0], [3.0]])})
+        >>> shift.for_items(range(1, 3))(np.zeros((2, 1)), 0.5).tolist()
+        [[2.0], [3.0]]
+        """
+        some = copy.copy(self)
+        some.arguments = {name: rows_of(value, name, items) for name, value in self.arguments.items()}
+        return some
 
     def __call__(self, x: Any, t: float) -> Any:
         """net(x_t, t), of the kind, type and device of `x`."""
@@ -124,7 +151,7 @@ class TorchNetwork:
                         f"`module` runs out of memory on one item of shape {tuple(items.shape[1:])} on {self.device}; use "
                         "a smaller type such as dtype='float16', smaller items, or another device."
                     ) from error
-                self.batch_size = (last - first + 1) // 2
+                self._limit[0] = (last - first + 1) // 2
             else:
                 first = last
                 continue
@@ -179,3 +206,22 @@ def rows(value: Any, name: str, first: int, count: int, total: int) -> Any:
             f"of {len(value)}."
         )
     return value[first : first + count]
+
+
+def rows_of(value: Any, name: str, items: range) -> Any:
+    """The rows of some items of all: one row holds for all.
+
+    >>> import torch
+    >>> rows_of(torch.tensor([5, 6, 7]), "class_labels", range(1, 3)).tolist()
+    [6, 7]
+    """
+    if isinstance(value, Mapping):
+        return {key: rows_of(each, key, items) for key, each in value.items()}
+    if not hasattr(value, "expand") or value.ndim == 0 or len(value) == 1:
+        return value
+    if len(value) < items.stop:
+        raise ValueError(
+            f"`{name}` has {len(value)} rows, but item {items.stop - 1} was asked for (from 0); give one row, which holds for "
+            "all, or one for each item."
+        )
+    return value[items.start : items.stop]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -225,6 +225,9 @@ class _Score:
     @property
     def dtype(self) -> Any:
         return getattr(self.network, "dtype", None)
+
+    def for_items(self, items: range) -> _Score:
+        return replace(self, network=self.network.for_items(items)) if hasattr(self.network, "for_items") else self
 
     def __call__(self, x: Array, t: float) -> Array:
         """-sigma score."""
