@@ -7,9 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from eigenstep import Spectrum, divergence, optimal_grid, sample, wiener_gain
-from eigenstep.grids import split
-from eigenstep.optimal import optimal_split
+from eigenstep import CallError, Spectrum, divergence, optimal_grid, optimal_split, sample, split, wiener_gain
 from eigenstep.optimal.split import _feasible, _TwoRuns
 from eigenstep.solvers import SOLVERS
 
@@ -17,6 +15,10 @@ SPECTRUM = Spectrum.from_eigenvalues([40.0, 6.0, 1.0, 0.1, 0.003], mean_energy=[
 RANGE = (0.002, 80.0)
 BOUNDARY = 7.0
 SOLVER_NAMES = ["ddim", "heun", "dpmpp_2m", "ipndm4", "unipc3", "ddim_eta", "dpmpp_2m_sde"]
+
+
+POOR = CallError([80.0, 10.0, 2.0, 0.3, 0.01], [0.5, 0.3, 0.02, 0.005, 1e-4])
+WORSE = CallError([80.0, 2.0, 0.01], [1.0, 0.1, 1e-3])
 
 
 class TestSplit:
@@ -95,11 +97,33 @@ class TestTwoRuns:
         value, _ = _TwoRuns(SPECTRUM, SOLVERS["ddim_eta"], "w2", 0.0, "prior")(grid, 1)
         assert value == pytest.approx(divergence(SPECTRUM, grid, **options), rel=1e-12)
 
+    @pytest.mark.parametrize("solver", ["ddim", "heun", "ddim_eta"])
+    @pytest.mark.parametrize("objective", ["w2", "kl", "reverse_kl", "local"])
+    def test_the_networks_errors_are_those_of_one_run_where_there_is_no_history(self, solver, objective):
+        grid = np.array([80.0, 25.0, 7.0, 2.0, 0.6, 0.1, 0.0])
+        options = {"objective": objective, "noise_floor": 0.05}
+        runs = _TwoRuns(SPECTRUM, SOLVERS[solver], start="marginal", errors=(POOR, POOR), **options)
+        expected = divergence(SPECTRUM, grid, solver=solver, denoiser_error=POOR, **options)
+        assert runs(grid, 2)[0] == pytest.approx(expected, rel=1e-12)
+        assert expected > 1.001 * divergence(SPECTRUM, grid, solver=solver, **options)
+
+    @pytest.mark.parametrize("errors", [(POOR, None), (None, POOR)], ids=["high", "low"])
+    def test_each_network_has_its_own_error(self, errors):
+        grid = np.array([80.0, 25.0, 7.0, 2.0, 0.6, 0.1, 0.0])
+        # The same error for both, cut off where the other network's levels begin.
+        levels = np.geomspace(80.0, 0.05, 400)
+        mine = (levels > 5.0) == (errors[0] is not None)
+        cut = CallError(levels, np.where(mine, POOR.variance(levels), 0.0))
+        value, _ = _TwoRuns(SPECTRUM, SOLVERS["ddim"], "w2", 0.0, "marginal", errors)(grid, 3)
+        # POOR at 80 ... 2 and at 0.6 ... lies between nodes of the cubic that are 2 % apart.
+        assert value == pytest.approx(divergence(SPECTRUM, grid, denoiser_error=cut), rel=1e-4)
+
     @pytest.mark.parametrize("solver", SOLVER_NAMES)
     @pytest.mark.parametrize("objective", ["w2", "kl", "local"])
-    def test_gradient_is_the_slope(self, solver, objective):
+    @pytest.mark.parametrize("errors", [(None, None), (POOR, WORSE)], ids=["exact", "poor"])
+    def test_gradient_is_the_slope(self, solver, objective, errors):
         grid = np.array([80.0, 25.0, 7.0, 2.0, 0.6, 0.1, 0.0])
-        runs = _TwoRuns(SPECTRUM, SOLVERS[solver], objective, 0.05, "marginal")
+        runs = _TwoRuns(SPECTRUM, SOLVERS[solver], objective, 0.05, "marginal", errors)
         _, gradient = runs(grid, 2)
         for k in (1, 3, 4, 5):
             shift = np.exp(1e-5 * (np.arange(grid.size) == k))
@@ -164,6 +188,23 @@ class TestOptimalSplit:
         assert result.sigmas.tolist() == [2.0, 1.0, 0.0]
         assert result.value == pytest.approx((math.sqrt(0.45) - 1) ** 2, rel=1e-12)  # theory (2): 5 cos^2 cos^2
 
+    def test_an_error_of_the_networks_moves_the_levels_and_no_perturbation_improves(self):
+        result = optimal_split(SPECTRUM, 7, BOUNDARY, *RANGE, denoiser_error=(WORSE, POOR))
+        runs = _TwoRuns(SPECTRUM, SOLVERS["ddim"], "w2", 0.0, "marginal", (WORSE, POOR))
+        m = result.high.size - 1
+        assert result.value == pytest.approx(runs(result.sigmas, m)[0], rel=1e-12)
+        assert np.abs(np.log(result.sigmas[:-1] / optimal_split(SPECTRUM, 7, BOUNDARY, *RANGE).sigmas[:-1])).max() > 0.02
+        rng = np.random.default_rng(5)
+        for _ in range(40):
+            moved = result.sigmas * np.exp(0.01 * rng.standard_normal(8))
+            moved[0] = 80.0
+            moved = _feasible(moved, m, (RANGE[0], BOUNDARY, 80.0, 0.0))
+            # As above: a rate below 1e-4 in steps of 0.01.
+            assert runs(moved, m)[0] >= result.value * (1 - 1e-6)
+        both = optimal_split(SPECTRUM, 4, BOUNDARY, *RANGE, denoiser_error=POOR)
+        pair = optimal_split(SPECTRUM, 4, BOUNDARY, *RANGE, denoiser_error=(POOR, POOR))
+        np.testing.assert_array_equal(both.sigmas, pair.sigmas)
+
     def test_ending_at_sigma_min(self):
         result = optimal_split(SPECTRUM, 5, BOUNDARY, 0.05, 80.0, final=None)
         assert result.low[-1] == 0.05
@@ -187,6 +228,8 @@ class TestOptimalSplit:
             ({"final": 0.1}, "`final` must not exceed `sigma_min`"),
             ({"objective": "local", "start": "prior"}, "`start` must be 'marginal' for `objective`='local'"),
             ({"noise_floor": -1.0}, "`noise_floor` must be at least 0"),
+            ({"denoiser_error": 0.1}, "`denoiser_error` must be an `ErrorCurve` or a `CallError`, got float"),
+            ({"denoiser_error": (POOR,)}, "`denoiser_error` must be one for both networks or a pair, got 1"),
         ],
     )
     def test_refusals(self, arguments, message):

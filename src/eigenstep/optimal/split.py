@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eigenstep import _checks
+from eigenstep.call_error import CallError, call_error
 from eigenstep.gaussian import OBJECTIVES, check_start, divergence_terms, local_weight
 from eigenstep.grids import grid
 from eigenstep.optimal.geodesic import geodesic_law
 from eigenstep.solvers import Solver, solver_named
 from eigenstep.spectrum import Spectrum
-from eigenstep.transfer import local_errors, outcome
+from eigenstep.transfer import Outcome, local_errors, outcome
 
 Float = NDArray[np.float64]
 
@@ -58,7 +59,12 @@ class SplitResult:
 
     @property
     def sigmas(self) -> Float:
-        """The whole grid (n+1,), the boundary once."""
+        """The whole grid (n+1,), the boundary once.
+
+        >>> result = optimal_split(Spectrum.from_eigenvalues([4.0]), 3, 2.0, 0.1, 10.0)
+        >>> result.sigmas.round(3).tolist()                                              # 2 tan(pi/8): the tangent law
+        [10.0, 2.0, 0.828, 0.0]
+        """
         return np.concatenate([self.high, self.low[1:]])
 
 
@@ -75,6 +81,7 @@ def optimal_split(
     objective: str = "w2",
     noise_floor: float = 0.0,
     start: str = "marginal",
+    denoiser_error: Any = None,
 ) -> SplitResult:
     """The best n steps of two networks that change places at `boundary`, each run beginning afresh.
 
@@ -100,6 +107,9 @@ def optimal_split(
         Where the grid ends, <= sigma_min: 0.0, or None to end at sigma_min.
     solver, objective, noise_floor, start
         As in `optimal_grid`.
+    denoiser_error : CallError or ErrorCurve, or a pair of them, optional
+        What a call of either network adds to a direction, or what a call of each does: (first, second), None where it is not
+        known.
 
     Raises
     ------
@@ -131,7 +141,10 @@ def optimal_split(
     noise_floor = _checks.real_number(noise_floor, "noise_floor", minimum=0.0)
 
     limits = (low, boundary, high, end)
-    settings = (method, objective, noise_floor, start)
+    given = denoiser_error if isinstance(denoiser_error, tuple | list) else (denoiser_error, denoiser_error)
+    if len(given) != 2:
+        raise ValueError(f"`denoiser_error` must be one for both networks or a pair, got {len(given)}.")
+    settings = (method, objective, noise_floor, start, (call_error(given[0]), call_error(given[1])))
     values = dict.fromkeys(shares, math.inf)
     begun: dict[int, Float] = {}
     coarse = _TwoRuns(spectrum.binned(_SCOUT_BINS), *settings)
@@ -171,6 +184,7 @@ class _TwoRuns:
     objective: str
     noise_floor: float
     start: str
+    errors: tuple[CallError | None, CallError | None] = (None, None)
 
     def __call__(self, sigmas: Float, m: int) -> tuple[float, Float]:
         parts = sigmas[None, : m + 1], sigmas[None, m:]
@@ -178,27 +192,45 @@ class _TwoRuns:
 
     def _end_to_end(self, parts: tuple[Float, Float], m: int) -> tuple[float, Float]:
         lam, multiplicities = self.spectrum.eigenvalues, self.spectrum.multiplicities
-        high, low = (outcome(self.solver, lam, part) for part in parts)
+        high, low = self._runs(parts)
         first, last = parts[0][0, 0], parts[1][0, -1]
         initial = (lam if self.start == "marginal" else 0.0) + first**2
         mean = self.spectrum.mean_energy / multiplicities * (self.start == "prior")
         gain = (high.gain * low.gain)[0]
         noise = (low.gain**2 * high.noise + low.noise)[0]
+        error = (low.gain**2 * high.error + low.error)[0]
 
-        def terms(squared: Any, added: Any) -> tuple[float, Float]:
+        def terms(squared: Any, added: Any, missed: Any) -> tuple[float, Float]:
             psi = divergence_terms(
-                self.objective, squared * initial + added, lam + last**2, squared * mean, self.noise_floor
+                self.objective, squared * initial + added, lam + last**2, squared * mean + missed, self.noise_floor
             )
             return float(multiplicities @ psi.real), multiplicities * psi.imag / _COMPLEX_STEP
 
         # (gain + i h)^2 to first order, as in `optimal.objective`.
-        value, by_gain = terms(gain**2 + 2j * _COMPLEX_STEP * gain, noise)
-        _, by_noise = terms(gain**2, noise + 1j * _COMPLEX_STEP)
+        value, by_gain = terms(gain**2 + 2j * _COMPLEX_STEP * gain, noise, error)
+        _, by_noise = terms(gain**2, noise + 1j * _COMPLEX_STEP, error)
         gradient = np.zeros(parts[0].size + parts[1].size - 1)
         gradient[: m + 1] += (high.d_gain * low.gain)[0] @ by_gain + (low.gain**2 * high.d_noise)[0] @ by_noise
         gradient[m:] += (low.d_gain * high.gain)[0] @ by_gain
         gradient[m:] += (2 * low.gain * low.d_gain * high.noise + low.d_noise)[0] @ by_noise
+        if any(self.errors):
+            _, by_error = terms(gain**2, noise, error + 1j * _COMPLEX_STEP)
+            gradient += self._by_error(high, low, m) @ by_error
         return value, gradient
+
+    def _runs(self, parts: tuple[Float, Float]) -> tuple[Outcome, Outcome]:
+        """Either run by itself."""
+        first, second = (
+            outcome(self.solver, self.spectrum.eigenvalues, part, error) for part, error in zip(parts, self.errors, strict=True)
+        )
+        return first, second
+
+    def _by_error(self, high: Outcome, low: Outcome, m: int) -> Float:
+        """Derivatives (n+1, k) of the variance that the calls' errors leave at the end, A_low^2 e_high + e_low."""
+        slopes = np.zeros((m + low.d_error.shape[1], low.gain.shape[1]))
+        slopes[: m + 1] += (low.gain**2 * high.d_error)[0]
+        slopes[m:] += (2 * low.gain * low.d_gain * high.error + low.d_error)[0]
+        return slopes
 
     def _local(self, parts: tuple[Float, Float], m: int) -> tuple[float, Float]:
         lam = self.spectrum.eigenvalues
@@ -214,6 +246,10 @@ class _TwoRuns:
             slopes = 2 * np.einsum("nk,nlk->nl", weighted, run.d_error[0])
             used = run.windows >= 0
             np.add.at(gradient, begin + run.windows[used], slopes[used])
+        if any(self.errors):
+            high, low = self._runs(parts)
+            value += float((low.gain**2 * high.error + low.error)[0] @ self.spectrum.multiplicities)
+            gradient += self._by_error(high, low, m) @ self.spectrum.multiplicities
         return value, gradient
 
 
