@@ -775,6 +775,20 @@ def test_damaged_foreign_and_newer_spectra_are_refused(tmp_path, content, messag
     assert message in result.stderr
 
 
+def test_warnings_are_lines_but_those_to_programmers_are_not_shown(monkeypatch):
+    import warnings
+
+    def noisy(*arguments, **options):
+        warnings.warn("__array__ must take a copy keyword", DeprecationWarning, stacklevel=1)
+        warnings.warn("the total variance is unsure", RuntimeWarning, stacklevel=1)
+        return optimal_grid(*arguments, **options)
+
+    monkeypatch.setattr("eigenstep.optimal.optimal_grid", noisy)
+    result = run("plan", "digits", "--steps", 2)
+    assert result.exit_code == 0
+    assert result.stderr == "eigenstep: warning: the total variance is unsure\n"
+
+
 def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):
     def broken(self, spectrum, n):
         return np.zeros(2) + np.zeros(3)  # ValueError from numpy, not a refusal of this package

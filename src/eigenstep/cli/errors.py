@@ -33,6 +33,8 @@ class Edge(click.Group):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("default")
+                # Of one package to the authors of another (diffusers and numpy, say): who types a command can do nothing.
+                warnings.simplefilter("ignore", DeprecationWarning)
                 warnings.showwarning = lambda message, *_: say(f"warning: {message}")
                 return super().invoke(ctx)
         except Terminated:
