@@ -1,0 +1,205 @@
+"""`eigenstep demo`: a bundled network samples in 4, 6 and 10 calls, on hand-made grids and on planned ones, in one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+from eigenstep._checks import Float, integer
+from eigenstep.cli.errors import say
+from eigenstep.cli.options import QUIET
+from eigenstep.cli.outputs import check_output
+from eigenstep.cli.picture import Cell, before_and_after, figure_class
+from eigenstep.cli.progress import progress
+from eigenstep.cli.tables import rendered
+from eigenstep.grids import exponential_law, grid, timestep_grid
+from eigenstep.solvers import SOLVERS
+from eigenstep.spectrum import Spectrum
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CALLS = (4, 6, 10)
+SHOWN = (3, 5)
+"""Rows and columns of samples in one cell of the picture."""
+
+CONVERGED_STEPS = 50
+"""Steps of Heun, two calls each but the last, on levels even in ln sigma."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What one grid made of the noise.
+
+    Attributes
+    ----------
+    grid : str
+        Its name.
+    images : (items, height, width)
+        In the units of the data: -1 is black, 1 white.
+    rmse : float
+        From the converged images of the same noise, over items and pixels; 0 for these themselves.
+    """
+
+    grid: str
+    images: Float
+    rmse: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The same noise sampled on three grids at each number of calls, and to convergence."""
+
+    rows: Mapping[int, Sequence[Samples]]
+    """By number of calls: diffusers' default, the best grid of the catalogue, ours."""
+
+    converged: Samples
+    calls: int
+    """Network calls per item of the converged ones."""
+
+    weights: int
+    """Of the network."""
+
+    hand_grids: int
+    """How many grids the best one by hand was chosen from."""
+
+
+def bundled() -> Path:
+    """The folder of the bundled network: a diffusers pipeline, with the spectrum of its data and what was measured of it."""
+    return Path(str(resources.files("eigenstep") / "bundled" / "mnist"))
+
+
+def compared(items: int, seed: int, report: Callable[[int, int | None], None]) -> Comparison:
+    """Sample with the bundled network on every grid, from the same noise.
+
+    The plans come along as well: `experiments/train_bundled.py` makes them, with `models.plan`, from other noise.
+
+    Parameters
+    ----------
+    items, seed : int
+        How many samples, from which noise: `models.item_noise`.
+    report : callable
+        Told the network calls done, times items, and how many there will be.
+    """
+    from eigenstep.evaluation import rmse
+    from eigenstep.models import Plan, generate, load_denoiser
+
+    denoiser: Any = load_denoiser(bundled())
+    spectrum = Spectrum.load(bundled() / "spectrum.npz")
+    plans = {n: Plan.from_json((bundled() / f"plan-{n}.json").read_text(encoding="utf-8"), spectrum=spectrum) for n in CALLS}
+    heun = SOLVERS["heun"].nfe(CONVERGED_STEPS)
+    done, total = 0, items * (3 * sum(CALLS) + heun)
+
+    def images(levels: Any, solver: str) -> Float:
+        nonlocal done
+        made = generate(
+            denoiser,
+            levels,
+            items,
+            item_shape=denoiser.item_shape,
+            solver=solver,
+            seed=seed,
+            progress=lambda calls, _: report(done + calls, total),
+        )
+        done += items * SOLVERS[solver].nfe(len(getattr(levels, "sigmas", levels)) - 1)
+        return np.asarray(made[:, 0].double().numpy())
+
+    fine = grid(exponential_law(denoiser.sigma_min, denoiser.sigma_max), CONVERGED_STEPS, final=0.0)
+    converged = images(fine, "heun")
+    rows = {}
+    for n, plan in plans.items():
+        grids = {
+            "diffusers' default": timestep_grid(n, path=denoiser.path, spacing="leading"),
+            plan.hand.name: plan.hand.sigmas,
+            "eigenstep": plan,
+        }
+        made = {name: images(levels, "ddim") for name, levels in grids.items()}
+        rows[n] = [Samples(name, each, rmse(each, converged)) for name, each in made.items()]
+    return Comparison(
+        rows=rows,
+        converged=Samples("converged", converged, 0.0),
+        calls=heun,
+        weights=sum(each.numel() for each in denoiser.network.module.parameters()),
+        hand_grids=min(sum(not each.planned and not each.warm for each in plan.candidates) for plan in plans.values()),
+    )
+
+
+def picture(comparison: Comparison, items: int, seed: int) -> Figure:
+    """A row of cells for each number of calls: default, best by hand, ours, converged; the number under each.
+
+    The first row shows the first samples, the next row the next ones; every cell of a row shows the same.
+    """
+    size = SHOWN[0] * SHOWN[1]
+    rows = []
+    for r, (n, runs) in enumerate(comparison.rows.items()):
+        part = slice(r * size, (r + 1) * size)
+        _, best, ours = runs
+        remarks = ("", best.grid, f"{_against(ours, best)} than the best by hand")
+        cells = [Cell(run.images[part], f"RMSE {run.rmse:.3f}", words) for run, words in zip(runs, remarks, strict=True)]
+        rows.append((f"{n} calls", [*cells, Cell(comparison.converged.images[part], "")]))
+    return before_and_after(
+        "Same network, same noise, same number of calls: other noise levels",
+        [
+            ("diffusers' default", "even timesteps, “leading”"),
+            (f"best of {comparison.hand_grids} by hand", "found by trying all of them"),
+            ("eigenstep", "planned for this network"),
+            ("where they all lead", f"converged, {comparison.calls} calls"),
+        ],
+        rows,
+        f"A U-Net of {comparison.weights / 1e6:.2f} million weights, trained on MNIST, sampled by DDIM. Black is -1, white 1.\n"
+        f"RMSE from the converged images, over {items} samples of seed {seed}; the first {size * len(rows)} are shown.",
+        ours=2,
+        tiles=SHOWN,
+    )
+
+
+def _against(ours: Samples, other: Samples) -> str:
+    """By how much ours is off the other's error."""
+    change = ours.rmse / other.rmse - 1
+    return f"{abs(change):.0%} {'less' if change <= 0 else 'more'}"
+
+
+def _table(comparison: Comparison, items: int, seed: int) -> str:
+    """Three lines for each number of calls."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2))
+    for column in ("calls", "noise levels", "RMSE", "ours"):
+        table.add_column(column, justify="left" if column == "noise levels" else "right")
+    for n, (default, best, ours) in comparison.rows.items():
+        table.add_row(str(n), default.grid, f"{default.rmse:.4f}", _against(ours, default))
+        table.add_row("", f"{best.grid} (best by hand)", f"{best.rmse:.4f}", _against(ours, best))
+        table.add_row("", ours.grid, f"{ours.rmse:.4f}", end_section=True)
+    return (
+        f"DDIM, {items} samples of seed {seed}, RMSE from the converged ones ({comparison.calls} calls):\n\n{rendered(table)}"
+    )
+
+
+@click.command("demo")
+@click.option("-o", "--output", default="eigenstep-demo.png", show_default=True, metavar="FILE", help="The picture, a .png.")
+@click.option("--items", type=int, default=64, show_default=True, metavar="N", help="Samples that the numbers are over.")
+@click.option("--seed", type=int, default=0, show_default=True, metavar="S", help="Of the noise they start from.")
+@QUIET
+def command(output: str, items: int, seed: int, quiet: bool) -> None:
+    """Sample with a small network that comes along: the same noise, the same calls, other levels.
+
+    A U-Net trained on MNIST draws digits by DDIM in 4, 6 and 10 calls: on the levels that diffusers takes by default, on
+    the best of the hand-made grids, and on planned ones. Offline, in less than a minute.
+    """
+    check_output(output, (".png",))
+    shown = len(CALLS) * SHOWN[0] * SHOWN[1]
+    integer(items, "items", minimum=shown)
+    integer(seed, "seed", minimum=0)
+    figure_class()
+    with progress("sampling", quiet) as report:
+        comparison = compared(items, seed, report)
+    click.echo(_table(comparison, items, seed))
+    picture(comparison, items, seed).savefig(output)
+    if not quiet:
+        say(f"saved the picture to {output}.")
