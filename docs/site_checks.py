@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 DOCS = Path(__file__).parent
-ROOMS = ("eigenstep", "eigenstep.data", "eigenstep.estimation", "eigenstep.models", "eigenstep.evaluation")
+ROOMS = ("eigenstep.data", "eigenstep.estimation", "eigenstep.models", "eigenstep.evaluation")
+CORE = ("eigenstep.grids", "eigenstep.moments", "eigenstep.optimal")
 HOSTS = ("comfyui", "diffusers", "k_diffusion", "text", "timesteps")
 
 _RESOURCE = re.compile(
@@ -32,12 +33,14 @@ def public_names() -> Iterator[tuple[str, ...]]:
     """Each public name by the names it may be documented under, the preferred one first; read from the source, not imported."""
     for room in ROOMS:
         for name in _names(room):
-            if not name.startswith("__"):
-                yield (_directive(room, name),)
+            yield (_directive(room, name),)
+    for name in _names("eigenstep"):
+        if not name.startswith("__"):
+            yield (f"eigenstep.{name}", *(_directive(room, name) for room in CORE))
     for host in HOSTS:
         for name in _names(f"eigenstep.adapters.{host}"):
             yield (f"eigenstep.adapters.{host}.{name}",)
-    for room in ("eigenstep.grids", "eigenstep.moments", "eigenstep.optimal"):
+    for room in CORE:
         for name in _names(room):
             yield (f"eigenstep.{name}", _directive(room, name))
 
