@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -55,7 +56,7 @@ class Desk:
         self.shelf, self.first = shelf, first
         self._known: OrderedDict[tuple[Any, ...], Future[Any]] = OrderedDict()
         self._lock = threading.Lock()
-        self._workers = ThreadPoolExecutor(2, thread_name_prefix="eigenstep")
+        self._workers = ThreadPoolExecutor(3, thread_name_prefix="eigenstep")
 
     def state(self, query: Mapping[str, str]) -> State:
         """What a query string asks for."""
@@ -65,24 +66,23 @@ class Desk:
         """Everything that the page draws at once.
 
         The optimum of a multistep solver may take longer than a reader should wait. Until it is there, `optimum` is null, and
-        where no levels were moved by hand the best grid by the `local` objective, which is found at once, is drawn.
+        where no levels were moved by hand the best of the hand-made grids over our range is drawn.
         """
         chosen = self.shelf.chosen(state.spectrum, state.eigenvalues)
         spectrum = chosen.spectrum
         hand = self._hand(state, state.steps)
-        search = self._optimum(state, state.steps)
         best: GridResult | None
         try:
-            best = search.result(timeout=patience)
-        except NotYet:
+            best = self._optimum(state, state.steps, instead=True).result(timeout=patience)
+        except (NotYet, CancelledError):
             best = None
         if state.sigmas is not None:
             sigmas, origin = np.array(state.sigmas), "moved"
         elif best is not None:
             sigmas, origin = best.sigmas, "optimum"
         else:
-            guess = replace(state, objective="local", start="marginal")
-            sigmas, origin = self._optimum(guess, state.steps).result().sigmas, "guess"
+            over_ours = replace(state, sigma_max=state.start_level)
+            sigmas, origin = self._hand(over_ours, state.steps)[0].sigmas, "guess"
         value = best.value if origin == "optimum" and best is not None else divergence(spectrum, sigmas, **state.measure)
         shown = {"ours": sigmas, **{row.name: row.sigmas for row in hand if row.name in state.compare}}
         return {
@@ -129,7 +129,7 @@ class Desk:
 
     def steps(self, state: State, n: int) -> dict[str, Any]:
         """One column of the figure of error against steps: the optimum of n steps and the hand-made grids."""
-        best: GridResult = self._optimum(state, n).result()
+        best = self._found(state, n)
         return {
             "steps": n,
             "optimum": _finite(best.value),
@@ -140,7 +140,7 @@ class Desk:
         """The grid as text for a host: our optimum, or the levels that were moved by hand."""
         choice(form, FORMATS, "format")
         spectrum = self.shelf.chosen(state.spectrum, state.eigenvalues).spectrum
-        best: GridResult | None = None if state.sigmas is not None else self._optimum(state, state.steps).result()
+        best: GridResult | None = None if state.sigmas is not None else self._found(state, state.steps)
         sigmas = np.array(state.sigmas) if best is None else best.sigmas
         if form == "json":
             value = divergence(spectrum, sigmas, **state.measure) if best is None else best.value
@@ -165,16 +165,32 @@ class Desk:
             "formats": {name: text.FORMATS[name].hosts if name in text.FORMATS else "" for name in FORMATS},
         }
 
-    def _optimum(self, state: State, n: int) -> Future[Any]:
-        """The search for the optimum of n steps, begun or remembered."""
+    def _found(self, state: State, n: int) -> GridResult:
+        """The optimum of n steps, however long it takes."""
+        while True:
+            with contextlib.suppress(CancelledError):
+                result: GridResult = self._optimum(state, n).result()
+                return result
+
+    def _optimum(self, state: State, n: int, *, instead: bool = False) -> Future[Any]:
+        """The search for the optimum of n steps, begun or remembered; `instead` of all that have not begun yet."""
         spectrum = self.shelf.chosen(state.spectrum, state.eigenvalues).spectrum
+        key = ("optimum", n, state.aim)
 
         def search() -> GridResult:
-            return optimal_grid(
-                spectrum, n, state.sigma_min, state.start_level, final=state.ends, **state.measure
-            )
+            return optimal_grid(spectrum, n, state.sigma_min, state.start_level, final=state.ends, **state.measure)
 
-        return self._begun(("optimum", n, state.aim), search)
+        with self._lock:
+            if instead:
+                for other, waiting in self._known.items():
+                    if other != key:
+                        waiting.cancel()
+            known = self._known.get(key)
+            # A search that was cancelled or has failed is begun again.
+            if known is None or known.cancelled() or (known.done() and known.exception() is not None):
+                known = self._keep(key, self._workers.submit(search))
+            self._known.move_to_end(key)
+            return known
 
     def _hand(self, state: State, n: int) -> tuple[RankedGrid, ...]:
         """The catalogue's grids of n steps over the whole range, best first."""
@@ -197,21 +213,12 @@ class Desk:
         if known is not None:
             result: T = known.result()
             return result
+        fresh = work()
         future: Future[Any] = Future()
-        future.set_result(work())
+        future.set_result(fresh)
         with self._lock:
             self._keep(key, future)
-        result = future.result()
-        return result
-
-    def _begun(self, key: tuple[Any, ...], work: Callable[[], Any]) -> Future[Any]:
-        """The future of `work`, begun unless it has been begun before; one that failed is begun again."""
-        with self._lock:
-            known = self._known.get(key)
-            if known is not None and not (known.done() and known.exception() is not None):
-                self._known.move_to_end(key)
-                return known
-            return self._keep(key, self._workers.submit(work))
+        return fresh
 
     def _keep(self, key: tuple[Any, ...], future: Future[Any]) -> Future[Any]:
         self._known[key] = future

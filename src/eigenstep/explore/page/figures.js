@@ -106,10 +106,10 @@ export function curves(host, { label, x, y, series, bars, height = 270 }) {
   const named = series.filter((one) => one.name && one.points.length);
   const right = narrow ? 12 : Math.min(0.34 * width, 18 + Math.max(0, ...named.map((one) => wordWidth(one.name))));
   const lines = narrow ? legendLines(named, width) : [];
-  const top = 12 + 18 * lines.length;
+  const top = (y.title ? 26 : 12) + 18 * lines.length;
   const left = 50;
   const bottom = 42;
-  height += 18 * lines.length;
+  height += 18 * lines.length + (y.title ? 14 : 0);
   const placeX = scale(x.domain, [left, width - right], x.log);
   const placeY = scale(y.domain, [height - bottom, top], y.log);
   const svg = el("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "img", "aria-label": label });
@@ -130,6 +130,7 @@ export function curves(host, { label, x, y, series, bars, height = 270 }) {
   }
   svg.append(el("line", { class: "axis", x1: left, x2: width - right, y1: height - bottom, y2: height - bottom }));
   svg.append(el("text", { x: (left + width - right) / 2, y: height - 6, "text-anchor": "middle" }, x.title));
+  if (y.title) svg.append(el("text", { x: 6, y: top - 13 }, y.title));
   if (y.line !== undefined) {
     svg.append(el("line", { class: "axis", x1: left, x2: width - right, y1: placeY(y.line), y2: placeY(y.line) }));
   }
@@ -194,9 +195,9 @@ function legendLines(named, width) {
 
 /** The grid on its line, each free level a slider: by pointer, by finger, by keyboard. */
 export class GridLine {
-  constructor(host, { moved, settled, snapped }) {
+  constructor(host, told) {
     this.host = host;
-    this.told = { moved, settled, snapped };
+    this.told = told;
     this.back = el("g");
     this.front = el("g", { role: "group", "aria-label": "Levels of the grid" });
     this.svg = el("svg", {}, this.back, this.front);
@@ -274,6 +275,9 @@ export class GridLine {
 
     while (this.levels.length > Math.max(0, last - 1)) this.levels.pop().remove();
     while (this.levels.length < last - 1) this.#add();
+    // Levels that lie close together get smaller dots.
+    const gaps = sigmas.slice(1).map((sigma, i) => at(sigma) - at(sigmas[i]));
+    const radius = Math.min(7.5, Math.max(4, 0.48 * Math.min(...gaps))).toFixed(1);
     this.levels.forEach((level, i) => {
       const k = i + 1;
       const [least, most] = this.#bounds(k);
@@ -283,6 +287,7 @@ export class GridLine {
       level.setAttribute("aria-valuemax", most);
       level.setAttribute("aria-valuenow", sigmas[k]);
       level.setAttribute("aria-valuetext", `σ ${shown(sigmas[k], 5)}${data.words ? `, ${data.words}` : ""}`);
+      level.children[1].setAttribute("r", radius);
       level.lastChild.textContent = `σ = ${shown(sigmas[k], 6)}`;
     });
   }
@@ -315,14 +320,13 @@ export class GridLine {
     const [least, most] = this.#bounds(k);
     const wanted = Number(sigma.toPrecision(6));
     const value = Math.min(most, Math.max(least, wanted));
-    if (value === this.data.sigmas[k]) {
-      if (value !== wanted) this.told.moved(this.data.sigmas, k, true);
-      return;
+    if (value !== this.data.sigmas[k]) {
+      const sigmas = this.data.sigmas.slice();
+      sigmas[k] = value;
+      this.draw({ ...this.data, sigmas, optimum: this.data.best });
+      this.told.moved(sigmas);
     }
-    const sigmas = this.data.sigmas.slice();
-    sigmas[k] = value;
-    this.draw({ ...this.data, sigmas, optimum: this.data.best || this.data.optimum });
-    this.told.moved(sigmas, k, value !== wanted);
+    this.told.stopped(value === wanted ? null : k);
   }
 
   #move(event) {
@@ -355,6 +359,5 @@ export class GridLine {
       return;
     }
     event.preventDefault();
-    this.told.settled();
   }
 }

@@ -77,8 +77,8 @@ async function wake() {
 }
 
 function say(words) {
-  const message = $("message");
-  message.hidden = !words;
+  const message = $("message-words");
+  $("message").hidden = !words;
   message.replaceChildren();
   words.split("`").forEach((part, k) => {
     if (k % 2) {
@@ -141,10 +141,16 @@ function recall() {
 let running = false;
 let again = false;
 let searching = 0;
+let pause = 60;
 
 /** Ask and draw; while an answer is under way, only the last change counts. */
 async function update() {
+  pause = 60;
   remember();
+  await refresh();
+}
+
+async function refresh() {
   if (running) {
     again = true;
     return;
@@ -155,9 +161,7 @@ async function update() {
     again = false;
     const asked = query();
     try {
-      const found = await ask(`/api/view?${asked}`);
-      if (again) continue;
-      answer = found;
+      answer = await ask(`/api/view?${asked}`);
       say("");
       draw();
     } catch (error) {
@@ -165,8 +169,11 @@ async function update() {
     }
   } while (again);
   running = false;
-  if (answer && !$("message").textContent) {
-    if (answer.optimum === null) searching = setTimeout(update, 60);
+  if (answer && $("message").hidden) {
+    if (answer.optimum === null) {
+      searching = setTimeout(refresh, pause);
+      pause = Math.min(1000, 1.5 * pause);
+    }
     if (line.held === null) {
       snippet();
       if (answer.optimum !== null) column();
@@ -195,9 +202,9 @@ function draw() {
 }
 
 function aboutData(spectrum) {
-  const shape = spectrum.item_shape ? spectrum.item_shape.join(" × ") : `${spectrum.dim}`;
+  const shape = spectrum.item_shape?.length > 1 ? `${spectrum.item_shape.join(" × ")}, ` : "";
   const samples = spectrum.n_samples === null ? "" : `, from ${spectrum.n_samples.toLocaleString("en")} items`;
-  return `${$("spectrum").value}: ${shape}, ${spectrum.dim.toLocaleString("en")} dimensions of which about ${shown(spectrum.effective_rank, 3)} carry most${samples}`;
+  return `${$("spectrum").value}: ${shape}${spectrum.dim.toLocaleString("en")} dimensions of which about ${shown(spectrum.effective_rank, 3)} carry most${samples}`;
 }
 
 function figure(title, value, words, kind) {
@@ -239,8 +246,8 @@ function oursName() {
 function drawGrid() {
   const { ours, optimum, state } = answer;
   const rows = comparedRows().map((row) => ({ name: row.name, style: styleOf(row.name), sigmas: row.sigmas }));
-  // While a level is held, the pointer knows better than an answer that is already old.
-  const sigmas = line.held !== null && moved ? moved : ours.sigmas;
+  // While a level moves, the hand knows better than an answer that is already old.
+  const sigmas = moved?.length === ours.sigmas.length ? moved : ours.sigmas;
   const positive = [sigmas, ...rows.map((row) => row.sigmas)].flat().filter((sigma) => sigma > 0);
   const low = state.sigma_min > 0 ? state.sigma_min : Math.min(...positive) / 2;
   line.draw({
@@ -274,7 +281,10 @@ function handRow(name) {
     });
     const swatch = document.createElement("span");
     swatch.className = "swatch";
-    label.append(box, swatch, name);
+    const words = document.createElement("span");
+    // A long name may break after its underscores.
+    name.split(/(?<=_)/).forEach((part, k) => words.append(...(k ? [document.createElement("wbr"), part] : [part])));
+    label.append(box, swatch, words);
     label.title = [law.source, law.note].filter(Boolean).join("; ");
     cells[0].append(label);
   } else {
@@ -325,7 +335,7 @@ function drawFigures() {
   curves($("retained-figure"), {
     label: "Retained variance of each eigenvalue, for our grid and the ticked ones",
     x: { domain: [lam[0], Math.min(lam[lam.length - 1], lam[0] * 0.999)], log: true, title: "eigenvalue λ: coarse at the left, fine at the right" },
-    y: { domain: [0, top], line: 1 },
+    y: { domain: [0, top], line: 1, title: "variance kept" },
     series: kept,
   });
 
@@ -334,7 +344,7 @@ function drawFigures() {
   curves($("eigen-figure"), {
     label: "Eigenvalues of the data against their rank",
     x: { domain: [1, Math.max(2, ...all.map(([rank]) => rank))], log: true, title: "rank of the eigenvalue" },
-    y: { domain: padded(all.map(([, value]) => value)), log: true },
+    y: { domain: padded(all.map(([, value]) => value)), log: true, title: "eigenvalue λ" },
     series: [
       { name: several ? "sample" : "", style: several ? "grey" : "ours", points: eigenvalues.measured },
       ...(several ? [{ name: "population", style: "ours", points: eigenvalues.population }] : []),
@@ -348,7 +358,7 @@ function drawFigures() {
   curves($("each-figure"), {
     label: "Local error and swept angles of each step",
     x: { domain: [0.5, n + 0.5], title: "step, from noise to data", ticks: stepTicks(1, n, $("each-figure").clientWidth) },
-    y: { domain: [0, 90], ticks: [0, 30, 60, 90].slice(0, 4) },
+    y: { domain: [0, 90], ticks: [0, 30, 60, 90], title: "angle swept, degrees" },
     bars: each.errors.map((error, k) => ({ from: k + 0.55, to: k + 1.45, part: error / worst, title: `step ${k + 1}: local error ${shown(error, 4)}` })),
     series: each.directions.map((one) => ({
       name: `${one.name}, λ = ${shown(one.eigenvalue, 2)}`, style: styles[one.name], dots: n < 25, points: one.degrees.map((angle, k) => [k + 1, angle]),
@@ -450,7 +460,7 @@ function drawColumns() {
   curves($("steps-figure"), {
     label: `${OBJECTIVES[$("objective").value][0]} against the number of steps, for the optimum and the ticked grids`,
     x: { domain: [first - 0.4, last + 0.4], title: "steps", ticks: stepTicks(first, last, $("steps-figure").clientWidth) },
-    y: { domain: padded(values), log: true },
+    y: { domain: padded(values), log: true, title: OBJECTIVES[$("objective").value][1] },
     series,
   });
   $("steps-figure").dataset.columns = found.length;
@@ -459,15 +469,16 @@ function drawColumns() {
 // ---------------------------------------------------------------- levels by hand
 
 const line = new GridLine($("grid-figure"), {
-  moved(sigmas, k, stopped) {
-    if (stopped && line.held === null) say(`A level stops 1 % short of its neighbours and at the lowest σ: level ${k + 1} goes no further.`);
+  moved(sigmas) {
     moved = sigmas;
     $("snap").disabled = false;
-    if (!stopped || line.held !== null) update();
+    update();
+  },
+  stopped(k) {
+    note(k === null ? "" : `Level ${k + 1} goes no further: a level stops 1 % short of its neighbours, and at the lowest σ.`);
   },
   settled() {
-    if (!running) update();
-    else again = true;
+    update();
   },
   snapped(k) {
     if (!moved || !answer?.optimum) return;
@@ -476,16 +487,24 @@ const line = new GridLine($("grid-figure"), {
     sigmas[k] = best[k];
     const descending = sigmas.every((sigma, i) => i === 0 || sigma < sigmas[i - 1]);
     if (!descending) {
-      say(`Level ${k + 1} cannot go back past a neighbour that was moved: put the neighbour back first, or snap all back.`);
+      note(`Level ${k + 1} cannot go back past a neighbour that was moved: put the neighbour back first, or snap all back.`);
       return;
     }
     moved = sigmas.every((sigma, i) => sigma === best[i]) ? null : sigmas;
+    note("");
     update();
   },
 });
 
+const NOTE = $("line-note").textContent;
+function note(words) {
+  if ($("line-note").textContent !== (words || NOTE)) $("line-note").textContent = words || NOTE;
+  $("line-note").classList.toggle("strong", Boolean(words));
+}
+
 $("snap").addEventListener("click", () => {
   moved = null;
+  note("");
   update();
 });
 
@@ -500,6 +519,7 @@ for (const name of FIELDS) {
     update();
   });
 }
+$("message-close").addEventListener("click", () => say(""));
 $("defaults").addEventListener("click", () => {
   for (const name of FIELDS) if (name !== "spectrum") $(name).value = DEFAULTS[name] ?? "";
   moved = null;
