@@ -33,8 +33,8 @@ def command(data: str | None, port: int, host: str, browser: bool, quiet: bool, 
     SPECTRUM_OR_SOURCE is what the page begins with: a saved spectrum, a name from `eigenstep zoo`, or a source to measure
     now. Everything runs on this machine; the page loads nothing from elsewhere.
     """
-    from eigenstep.explore import Desk, Shelf, serve
-    from eigenstep.explore.server import listen
+    from eigenstep.explore import Desk, Shelf
+    from eigenstep.explore.server import listen, serve
 
     listening = listen(host, port)
     shelf = Shelf(lambda measurement: with_evidence_of(measurement, measurement.spectrum()))

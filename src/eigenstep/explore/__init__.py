@@ -10,8 +10,7 @@ out of reach of the keyboard and of screen readers, know nothing of neighbours, 
 
 
 from eigenstep.explore.answers import Desk
-from eigenstep.explore.server import serve
 from eigenstep.explore.shelf import Shelf
 from eigenstep.explore.state import State
 
-__all__ = ["Desk", "Shelf", "State", "serve"]
+__all__ = ["Desk", "Shelf", "State"]
