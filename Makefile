@@ -56,7 +56,7 @@ slow: $(VENV)/dev.stamp
 
 # A folder of its own: the site needs none of the development tools.
 docs: $(VENV)/docs/stamp
-	$(VENV)/docs/bin/mkdocs build
+	NO_MKDOCS_2_WARNING=1 $(VENV)/docs/bin/mkdocs build
 
 $(VENV)/docs/stamp: pyproject.toml
 	$(PYTHON) -m venv $(VENV)/docs

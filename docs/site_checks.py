@@ -92,7 +92,9 @@ def with_formulas(text: str) -> str:
     from latex2mathml.converter import convert
 
     def converted(match: re.Match[str]) -> str:
-        return convert(html.unescape(match.group(3)), display="block" if match.group(2) == "[" else "inline")
+        block = match.group(2) == "["
+        formula = convert(html.unescape(match.group(3)), display="block" if block else "inline")
+        return f'<div class="formula">{formula}</div>' if block else formula
 
     return _FORMULA.sub(converted, text)
 
