@@ -146,6 +146,7 @@ let pause = 60;
 /** Ask and draw; while an answer is under way, only the last change counts. */
 async function update() {
   pause = 60;
+  $("result").setAttribute("aria-busy", "true");
   remember();
   await refresh();
 }
@@ -173,18 +174,22 @@ async function refresh() {
     if (answer.optimum === null) {
       searching = setTimeout(refresh, pause);
       pause = Math.min(1000, 1.5 * pause);
+    } else {
+      $("result").setAttribute("aria-busy", "false");
     }
     if (line.held === null) {
       snippet();
       if (answer.optimum !== null) column();
     }
+  } else {
+    $("result").setAttribute("aria-busy", "false");
   }
 }
 
 function draw() {
   const { ours, optimum, hand, spectrum, state } = answer;
   const objective = $("objective").value;
-  document.querySelector("main").classList.toggle("waiting", optimum === null);
+  $("result").classList.toggle("waiting", optimum === null);
   $("steps-shown").textContent = state.steps;
   $("calls").textContent = state.nfe === state.steps ? "" : `; with this solver ${state.nfe} network calls`;
   $("sigma_max").placeholder = shown(state.sigma_max, 5);
