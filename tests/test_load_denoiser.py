@@ -786,17 +786,24 @@ def test_labels_of_each_item_go_with_it_through_the_batches(scheduler, guidance)
     module = unet(num_class_embeds=5)
     labels = [3, 0, 1, 4, 2, 3, 3, 1]
     pipeline = diffusers.DDPMPipeline(module, scheduler)
-    options = {"guidance_scale": guidance, **({"negative_labels": 2} if guidance != 1 else {})}
+    away = [0, 1, 2, 3, 4, 0, 1, 2]
+    options = {"guidance_scale": guidance}
+
+    def told(choose):
+        return {"labels": choose(labels), **({"negative_labels": choose(away)} if guidance != 1 else {}), **options}
+
     grid = [5.0, 1.0, 0.3, 0.0]
-    made = generate(load_denoiser(pipeline, labels=labels, **options), grid, 8, batch_size=3)
+    whole = load_denoiser(pipeline, **told(list))
+    made = generate(whole, grid, 8, batch_size=3)
     for k in (0, 2, 3, 7):
-        alone = load_denoiser(pipeline, labels=labels[k], **options)
+        alone = load_denoiser(pipeline, **told(lambda each, k=k: each[k]))
         z = item_noise([k], (2, 8, 8))
         # float32 through batches of other sizes.
         torch.testing.assert_close(made[k : k + 1], generate(alone, grid, 1, noise=z), rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(made, generate(load_denoiser(pipeline, labels=3, **options), grid, 8), atol=1e-3)
+    same = load_denoiser(pipeline, **told(lambda each: each[0]))
+    assert not torch.allclose(made, generate(same, grid, 8), atol=1e-3)
     with pytest.raises(ValueError, match="`class_labels` has 8 rows, but item 8 was asked for"):
-        generate(load_denoiser(pipeline, labels=labels, **options), grid, 9, batch_size=3)
+        generate(whole, grid, 9, batch_size=3)
 
 
 def test_it_is_a_plain_model_denoiser():
