@@ -18,7 +18,7 @@ help:
 	@echo "make check   ruff, mypy, the layers contract, tests and doctests (in the existing $(VENV))"
 	@echo "make slow    the tests that take minutes"
 	@echo "make docs    the documentation in site/, which needs no network to be read"
-	@echo "make build   sdist and wheel in dist/"
+	@echo "make build   sdist and wheel in dist/, installed with extras alone in fresh environments"
 	@echo "make clean   remove $(VENV), dist/, site/ and caches"
 
 $(VENV)/user.stamp: pyproject.toml constraints.txt
@@ -65,6 +65,7 @@ $(VENV)/docs/stamp: pyproject.toml
 
 build: $(VENV)/dev.stamp
 	$(BIN)/python -m build
+	$(BIN)/python recipe/check_wheel.py
 
 clean:
 	rm -rf $(VENV) site dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -52,7 +52,7 @@ assert measure(open_source(".")).dim == 48
     "plots": """
 from eigenstep.plots import eigenvalue_curve
 eigenvalue_curve({"cifar10": eigenstep.Spectrum.from_zoo("cifar10")}).figure.savefig("x.png")
-assert open("x.png", "rb").read(4) == b"\\x89PNG"
+assert __import__("pathlib").Path("x.png").read_bytes()[:4] == b"\\x89PNG"
 """,
     "digits": """
 from eigenstep.data import measure, open_source
