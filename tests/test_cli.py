@@ -329,6 +329,23 @@ class TestSpectrum:
         assert measured.dim == 4
         np.testing.assert_allclose(measured.trace, 9.0 * Spectrum.from_samples(samples).trace, rtol=1e-12)
 
+    def test_basis_is_kept_for_warm_starts(self, tmp_path):
+        rows = np.random.default_rng(5).standard_normal((60, 8)) * np.arange(8, 0, -1)
+        np.save(tmp_path / "x.npy", rows)
+        done("spectrum", tmp_path / "x.npy", "-o", tmp_path / "s.npz", "--basis", 3, "--accumulator", tmp_path / "a.npz", "-q")
+        kept = Spectrum.load(tmp_path / "s.npz")
+        assert kept.basis.shape == (3, 8)
+        np.testing.assert_allclose(kept.mean.ravel(), rows.mean(axis=0), atol=1e-6)  # float32 means of 60 rows
+        done("merge", tmp_path / "a.npz", "--spectrum", tmp_path / "m.npz", "--basis", 3, "-q")
+        np.testing.assert_array_equal(Spectrum.load(tmp_path / "m.npz").basis, kept.basis)
+        for options, message in (
+            (("-o", tmp_path / "s.json"), "`output` must end in .npz"),
+            (("-o", tmp_path / "s.npz", "--bins", 4), "exclude each other"),
+        ):
+            result = run("spectrum", tmp_path / "x.npy", "--basis", 3, *options)
+            assert result.exit_code == 2
+            assert message in result.stderr
+
     def test_bins_and_name(self, tmp_path):
         x = np.random.default_rng(0).standard_normal((500, 200)) * np.geomspace(10, 0.1, 200)
         np.save(tmp_path / "x.npy", x)

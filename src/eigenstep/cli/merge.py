@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from eigenstep.cli.errors import say
-from eigenstep.cli.options import BINS, QUIET, REPORT
-from eigenstep.cli.outputs import check_outputs, save, write_spectrum
+from eigenstep.cli.options import BASIS, BINS, QUIET, REPORT
+from eigenstep.cli.outputs import check_basis, check_outputs, save, write_spectrum
 from eigenstep.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @click.option("--spectrum", "output", metavar="FILE", help="Where to save its spectrum: a .json or .npz file.")
 @REPORT
 @BINS
+@BASIS
 @click.option("--name", help="A name to keep with it. Default: the source's.")
 @QUIET
 def command(
@@ -30,6 +31,7 @@ def command(
     output: str | None,
     report: str | None,
     bins: int | None,
+    basis: int,
     name: str | None,
     quiet: bool,
 ) -> None:
@@ -44,6 +46,7 @@ def command(
     if merged is None and output is None and report is None:
         raise click.UsageError("nothing would be kept: give --output, --spectrum or --report.")
     check_outputs(output, report, merged, None)
+    check_basis(basis, bins, output)
     total = _finished(files[0])
     with progress("merging", quiet) as tell:
         for k, file in enumerate(files[1:], start=2):
@@ -58,7 +61,7 @@ def command(
         save(total, Path(merged), "merged accumulator")
         if not quiet:
             say(f"saved the accumulator of {total.count} items to {merged}.")
-    write_spectrum(total, output, report, bins, quiet)
+    write_spectrum(total, output, report, bins, quiet, basis=basis)
 
 
 def _finished(file: str) -> Measurement:

@@ -157,10 +157,20 @@ FOR_MODELS = (
 REPORT = click.option("--report", metavar="FILE", help="Write a report of the spectrum: an .html page or a .png figure.")
 BINS = click.option("--bins", type=int, metavar="K", help="Keep at most K weighted eigenvalues; the error is measured.")
 
+BASIS = click.option(
+    "--basis",
+    type=int,
+    default=0,
+    show_default=True,
+    metavar="K",
+    help="Keep the mean and K leading eigenvectors too, for warm starts; 200 is plenty. Needs an .npz file.",
+)
+
 OUTPUT_OPTIONS = (
     click.option("-o", "--output", metavar="FILE", help="Where to save the spectrum: a .json or .npz file."),
     REPORT,
     BINS,
+    BASIS,
 )
 """What becomes of a measured spectrum."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from eigenstep._checks import integer
 from eigenstep.cli.errors import ARGUMENTS, say
 from eigenstep.cli.evidence import read_again, with_evidence_of
 from eigenstep.spectrum import Spectrum
@@ -54,6 +55,15 @@ def save_text(text: str, output: str) -> None:
         raise
 
 
+def check_basis(basis: int, bins: int | None, output: str | None) -> None:
+    """Refuse eigenvectors that could not be kept, before any work."""
+    integer(basis, "basis", minimum=0)
+    if basis and bins is not None:
+        raise ValueError("`basis` and `bins` exclude each other: the nodes of a binned spectrum are no directions of the data.")
+    if basis and output is not None and Path(output).suffix == ".json":
+        raise ValueError(f"`output` must end in .npz for a spectrum with eigenvectors, got {output!r}.")
+
+
 def refuge_for(result: Spectrum | Measurement, name: str) -> Path:
     """Save in the temporary folder, under this name; where that is."""
     refuge = Path(tempfile.mkdtemp(prefix="eigenstep-")) / name
@@ -68,6 +78,7 @@ def write_spectrum(
     bins: int | None,
     quiet: bool,
     *,
+    basis: int = 0,
     again: tuple[Source, int] | None = None,
 ) -> None:
     """The spectrum of a measurement, and what is asked of it: a file, a report.
@@ -78,7 +89,7 @@ def write_spectrum(
         return
     command = shlex.join(["eigenstep", *click.get_current_context().meta[ARGUMENTS]])
     try:
-        measured = measurement.spectrum(provenance={"command": command})
+        measured = measurement.spectrum(basis=basis, provenance={"command": command})
     except MemoryError as error:
         refuge = refuge_for(measurement, "accumulator.npz")
         raise MemoryError(

@@ -11,7 +11,7 @@ import click
 from eigenstep._checks import integer
 from eigenstep.cli.errors import say, terminable
 from eigenstep.cli.options import OUTPUT_OPTIONS, QUIET, SOURCE_OPTIONS, WORK_OPTIONS, with_options
-from eigenstep.cli.outputs import check_outputs, save, write_spectrum
+from eigenstep.cli.outputs import check_basis, check_outputs, save, write_spectrum
 from eigenstep.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def command(
     output: str | None,
     report: str | None,
     bins: int | None,
+    basis: int,
     accumulator: str | None,
     part: str | None,
     dask: str | None,
@@ -70,6 +71,7 @@ def command(
     from eigenstep.data import encoded, open_source
 
     check_outputs(output, report, accumulator, options["checkpoint"])
+    check_basis(basis, bins, output)
     if runs is not None:
         integer(runs, "runs", minimum=2)
         if part is not None or dask is not None:
@@ -93,7 +95,8 @@ def command(
         save(measurement, Path(accumulator), "accumulator")
         if not quiet:
             say(f"saved the accumulator of {measurement.count} items to {accumulator}.")
-    write_spectrum(measurement, output, report, bins, quiet, again=None if runs is None else (source, runs))
+    again = None if runs is None else (source, runs)
+    write_spectrum(measurement, output, report, bins, quiet, basis=basis, again=again)
 
 
 def _accumulated(source: Source, quiet: bool, *, checkpoint: str | None, **work: Any) -> Measurement:

@@ -112,13 +112,13 @@ class Measurement:
             self.source = _joined(self.source, other.source)
             self.name = _joined(self.name, other.name)
 
-    def spectrum(self, *, provenance: Mapping[str, JSON] | None = None) -> Spectrum:
-        """Spectrum of the items seen; recorded are the source, its units, the extreme values and the items skipped."""
+    def spectrum(self, *, basis: int = 0, provenance: Mapping[str, JSON] | None = None) -> Spectrum:
+        """Spectrum of the items seen, with so many eigenvectors; recorded are source, units, extreme values, items skipped."""
         record: dict[str, JSON] = {"name": self.name, "source": self.source, "value_range": self.value_range}
         if self.low <= self.high:
             record["values"] = [self.low, self.high]
         record |= {"skipped": len(self.skipped), "accumulator": self.moments.reason}
-        return self.moments.spectrum(provenance={**record, **(provenance or {})})
+        return self.moments.spectrum(basis=basis, provenance={**record, **(provenance or {})})
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to an `.npz` file, whole or not at all; `load_moments` reads it too.
