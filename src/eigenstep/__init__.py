@@ -74,6 +74,7 @@ from eigenstep.optimal import (
 from eigenstep.paths import EDM, PATHS, VE, NoisePath, RectifiedFlow, VPCosine, VPDiscrete, VPLinear
 from eigenstep.solvers import SOLVERS, Solver, StepContext, ddim_eta, dpmpp_2m_sde, sample, solver_named
 from eigenstep.spectrum import RankWarning, Spectrum, zoo_names
+from eigenstep.steps import local_shares, swept_angles
 from eigenstep.training import alphas_cumprod, betas, noise_level_density
 from eigenstep.transfer import wiener_gain
 
@@ -135,6 +136,7 @@ __all__ = [
     "leading_weights",
     "linear_quadratic_grid",
     "load_moments",
+    "local_shares",
     "log_retained_variance",
     "new_moments",
     "noise_level_density",
@@ -155,6 +157,7 @@ __all__ = [
     "solver_named",
     "split",
     "strength_grid",
+    "swept_angles",
     "tangent_gamma",
     "tangent_law",
     "timestep_grid",
