@@ -100,8 +100,11 @@ class TestNumbers:
         assert answer["ours"]["value"] == answer["optimum"]["value"] == best.value
         assert answer["ours"]["origin"] == "optimum"
         rows = rank(spectrum, catalogue_grids(5, 0.002, 80.0, spectrum=spectrum), **measure)
-        assert [(row["name"], row["value"]) for row in answer["hand"]] == [(row.name, row.value) for row in rows]
-        assert answer["hand"][0]["ratio"] == rows[0].value / best.value
+        assert [row["name"] for row in answer["hand"]] == [row.name for row in rows]
+        # `local` is summed over the nodes of the binned spectrum, which merges equal eigenvalues; the rest are the same calls.
+        tolerance = 1e-12 if objective == "local" else 0
+        np.testing.assert_allclose([row["value"] for row in answer["hand"]], [row.value for row in rows], rtol=tolerance)
+        assert answer["hand"][0]["ratio"] == answer["hand"][0]["value"] / best.value
 
     def test_figures_are_the_librarys(self, desk):
         answer = view(desk, spectrum="digits", steps=4, solver="heun", compare="karras")

@@ -113,6 +113,8 @@ export function curves(host, { label, x, y, series, bars, height = 270 }) {
   const placeX = scale(x.domain, [left, width - right], x.log);
   const placeY = scale(y.domain, [height - bottom, top], y.log);
   const svg = el("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "img", "aria-label": label });
+  const frame = `${host.id}-frame`;
+  svg.append(el("clipPath", { id: frame }, el("rect", { x: left - 8, y: top - 5, width: width - right - left + 16, height: height - bottom - top + 8 })));
 
   const ticksY = y.ticks || (y.log ? logTicks(...y.domain, 5) : evenTicks(...y.domain, 6));
   for (const tick of ticksY) {
@@ -147,9 +149,9 @@ export function curves(host, { label, x, y, series, bars, height = 270 }) {
     if (!points.length) continue;
     const inside = (value) => Math.min(height - bottom + 1, Math.max(top - 6, placeY(value)));
     const pixels = points.map(([a, b]) => [placeX(a), inside(b)]);
-    const path = pixels.map(([a, b], k) => `${k ? "L" : "M"}${a.toFixed(1)} ${b.toFixed(1)}`).join("");
+    const path = points.map(([a, b]) => [placeX(a), placeY(b)]).map(([a, b], k) => `${k ? "L" : "M"}${a.toFixed(1)} ${b.toFixed(1)}`).join("");
     const kind = one.style === "ours" ? "curve ours" : "curve";
-    svg.append(el("path", { class: `${kind} s-${one.style}`, d: path, ...(one.dash ? { "stroke-dasharray": one.dash } : {}), ...(one.faint ? { opacity: 0.35 } : {}) }));
+    svg.append(el("path", { class: `${kind} s-${one.style}`, d: path, "clip-path": `url(#${frame})` }));
     if (one.dots) for (const [a, b] of pixels) svg.append(el("circle", { class: `f-${one.style}`, cx: a, cy: b, r: 3 }));
     if (one.mark) {
       const at = points.findIndex(([a]) => a === one.mark);
@@ -256,7 +258,11 @@ export class GridLine {
     back.push(narrow ? el("text", { class: "name strong i-ours halo", x: left, y: first - 40 }, data.name)
       : el("text", { class: "name strong i-ours", x: left - 16, y: first + 4, "text-anchor": "end" }, data.name));
     back.push(el("line", { class: "s-ours", x1: at(sigmas[0]), x2: at(sigmas[sigmas.length - 1]), y1: first, y2: first, opacity: 0.5, "stroke-width": 1.5 }));
-    if (optimum) for (const sigma of optimum.slice(1, -1)) back.push(el("circle", { class: "ghost", cx: at(sigma), cy: first, r: 7.5 }));
+    if (optimum) {
+      optimum.slice(1, -1).forEach((sigma, i) => {
+        if (Math.abs(at(sigma) - at(sigmas[i + 1])) > 0.5) back.push(el("circle", { class: "ghost", cx: at(sigma), cy: first, r: 7.5 }));
+      });
+    }
     const last = sigmas.length - 1;
     for (const k of [0, last]) {
       back.push(el("circle", { class: sigmas[k] > 0 ? "f-ours" : "s-ours", cx: at(sigmas[k]), cy: first, r: 6, ...(sigmas[k] > 0 ? {} : { fill: "var(--card)", "stroke-width": 2 }) }, el("title", {}, `σ = ${shown(sigmas[k], 5)}, fixed`)));

@@ -80,7 +80,8 @@ function say(words) {
   const message = $("message-words");
   $("message").hidden = !words;
   message.replaceChildren();
-  words.split("`").forEach((part, k) => {
+  const sentence = words.charAt(0).toUpperCase() + words.slice(1);
+  sentence.split("`").forEach((part, k) => {
     if (k % 2) {
       const code = document.createElement("code");
       code.textContent = part;
