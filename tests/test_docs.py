@@ -147,7 +147,7 @@ PREPARED = {
 AFTERWARDS = {"cli.md": after_cli, "evaluate.md": after_evaluate, "spectra.md": after_spectra}
 SMALLER = {
     "diffusers.md": [("(1, 16, 128, 128,", "(1, 5,")],
-    "start.md": [("size=64", "size=4"), ("size=32", "size=4")],
+    "start.md": [("size=64", "size=4"), ("size=32", "size=4"), ('or "ddim")', 'or "ddim", judges=4)')],
     "spectra.md": [("(4, 128, 128)", "(2, 8, 8)")],
     "sources.md": [("size=64", "size=2")],
     "clusters.md": [("(3, 32, 32)", "(3, 4, 4)")],
@@ -258,7 +258,8 @@ def test_the_reference_names_things_that_exist():
                 break
         for part in rest:
             thing = getattr(thing, part)
-        assert rest, f"{name} is a module"
+        # A module shows all that it defines: right for figures, and elsewhere a function hidden behind its module's name.
+        assert rest or name in {"eigenstep.plots", "eigenstep.report"}, f"{name} is a module"
 
 
 def test_the_static_list_of_names_is_that_of_the_package():
