@@ -415,6 +415,14 @@ class TestOracle:
         unmoved = peers.learned(mixture, [found.sigmas], states=states, endpoint=end, solver=solver, rounds=1)
         np.testing.assert_allclose(unmoved.sigmas, found.sigmas, rtol=1e-10)
 
+    def test_a_rate_that_overshoots_leaves_the_start(self):
+        pytest.importorskip("torch")
+        start = np.array([HIGH, math.tan(math.atan(HIGH) / 2), 0.0])
+        states = np.array([[HIGH]])
+        end = states / math.sqrt(1 + HIGH**2)
+        found = peers.learned(lambda x, s: x / (1 + s**2), [start], states=states, endpoint=end, rounds=3, rate=2.0)
+        np.testing.assert_allclose(found.sigmas, start, rtol=1e-12)
+
     def test_it_finds_the_best_middle_level_of_a_gaussian(self):
         pytest.importorskip("torch")
         # One direction of variance 1, two steps from 80 to 0: equal angles, sigma = tan(atan(80)/2), theory section 4.
