@@ -102,7 +102,8 @@ def test_a_path_that_stops_short_of_noise_is_repaired():
     """sigma_max = 1.5 and lambda_1 about 2.7: pure noise lacks half the variance; the repaired start has it."""
     levels = 1 / (1 + np.geomspace(0.01, 1.5, 200) ** 2)
     model = ModelDenoiser(exact, EDM(0.01, 1.5), "x0", item_shape=(DIM,))
-    measured = profile(model, SPECTRUM, data=HELD_OUT, judges=8)
+    assert profile(model, SPECTRUM, data=HELD_OUT, judges=0).origin == 1.5  # the model's own endpoint is of its own start
+    measured = profile(model, SPECTRUM, data=HELD_OUT, judges=8, target="data")
     assert math.isinf(measured.origin)
     made = plan(measured, None, 4)
     noise = item_noise(range(4000), (DIM,), seed=8)

@@ -53,8 +53,8 @@ class ModelProfile:
     start_level : float
         Where the judge's reference begins: sigma_max, or the gauge's start level for the target "data".
     origin : float
-        Level of the noise that runs start from: sigma_max, or infinity where the start repairs a path that does not reach
-        pure noise.
+        Level of the noise that runs start from: sigma_max, or infinity where, for the target "data", the start repairs a path
+        that does not reach pure noise.
     noise : (m, *item_shape)
         Standard normal noise of the judge's runs; m = 0 without a judge.
     endpoint : (m, *item_shape)
@@ -186,7 +186,8 @@ def profile(
             )
         start = min(high, curve.start_level())
     mismatched = float(spectrum.eigenvalues[0]) > _PRIOR_MISMATCH * high**2
-    origin = math.inf if mismatched and has_basis else high
+    # Another start is another endpoint: only who aims at the data may repair it.
+    origin = math.inf if mismatched and target == "data" else high
     noise = item_noise(range(judges), shape, seed=seed)
     empty = ModelProfile(model, spectrum, curve, target, low, high, start, origin, noise, noise[:0], 0.0, calls)
     if not judges:
