@@ -331,6 +331,25 @@ def test_a_spectrum_file_is_opened(reader, tmp_path):
     assert reader.number("ours") == optimal_grid(made, 6, 0.002, 80.0).value
 
 
+def test_a_spectrum_file_is_dropped(reader, tmp_path):
+    made = Spectrum.from_eigenvalues([9.0, 1.0])
+    made.save(tmp_path / "two.json")
+    reader.open()
+    reader.page.evaluate(
+        """(text) => {
+            const dragged = new DataTransfer();
+            dragged.items.add(new File([text], "two.json"));
+            for (const type of ["dragenter", "dragover", "drop"]) {
+                document.body.dispatchEvent(new DragEvent(type, { dataTransfer: dragged, bubbles: true, cancelable: true }));
+            }
+        }""",
+        (tmp_path / "two.json").read_text(),
+    )
+    reader.page.locator("#data-line", has_text="two: 2 dimensions").wait_for()
+    reader.settle()
+    assert reader.number("ours") == optimal_grid(made, 6, 0.002, 80.0).value
+
+
 def test_a_file_that_is_no_spectrum_leaves_the_page_usable(reader, tmp_path):
     (tmp_path / "list.json").write_text("[1, 2, 3]")
     reader.open()

@@ -718,10 +718,11 @@ document.addEventListener("dragleave", (event) => {
 document.addEventListener("drop", (event) => {
   event.preventDefault();
   drop.classList.remove("over");
+  // Both are emptied as soon as this function returns.
   const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry()).filter(Boolean);
-  if (!entries.length) return;
+  const found = entries.length ? [] : [...event.dataTransfer.files].map((file) => ({ file, path: file.name }));
+  if (!entries.length && !found.length) return;
   working(async () => {
-    const found = [];
     for (const entry of entries) await walk(entry, "", found);
     if (found.length === 1 && /\.(json|npz)$/i.test(found[0].file.name)) await openSpectrum(found[0].file);
     else await openImages(found);
