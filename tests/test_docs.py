@@ -98,7 +98,7 @@ def after_cli(names):
 
 def for_few_samples():
     pytest.importorskip("matplotlib")
-    return {"x": np.random.default_rng(0).standard_normal((120, 6)) * [6, 5, 4, 3, 2, 1]}
+    return {"x": np.random.default_rng(0).standard_normal((60, 6)) * [6, 5, 4, 3, 2, 1]}
 
 
 def for_spectra():
@@ -146,7 +146,7 @@ PREPARED = {
 }
 AFTERWARDS = {"cli.md": after_cli, "evaluate.md": after_evaluate, "spectra.md": after_spectra}
 SMALLER = {
-    "diffusers.md": [("(1, 16, 128, 128,", "(1, 5,")],
+    "diffusers.md": [("(1, 16, 128, 128,", "(1, 5,"), ("solver_of(pipe.scheduler))", "solver_of(pipe.scheduler), judges=4)")],
     "start.md": [("size=64", "size=4"), ("size=32", "size=4"), ('or "ddim")', 'or "ddim", judges=4)')],
     "spectra.md": [("(4, 128, 128)", "(2, 8, 8)")],
     "sources.md": [("size=64", "size=2")],
