@@ -128,16 +128,16 @@ class TestPicture:
         made = picture.before_and_after("t", [("a", "b"), ("c", "d")], [("4 calls", cells)], "f", ours=1, tiles=(2, 2))
         made.savefig(tmp_path / "it.png")
         pixels = np.asarray(image.open(tmp_path / "it.png").convert("L")).astype(int)
-        top = picture.MARGIN + picture.HEAD
+        top, step = picture.MARGIN + picture.HEAD, picture.MAGNIFIED
         for k, each in enumerate(cells):
-            left = picture.MARGIN + picture.LABELS + k * (2 * 7 * picture.MAGNIFIED + picture.GAP)
+            left = picture.MARGIN + picture.LABELS + k * (2 * 7 * step + picture.GAP)
             shown = np.clip(each.images, -1, 1)
             sheet = np.block([[shown[0], shown[1]], [shown[2], shown[3]]])
-            expected = np.kron((sheet + 1) / 2 * 255, np.ones((picture.MAGNIFIED, picture.MAGNIFIED)))
+            expected = np.kron((sheet + 1) / 2 * 255, np.ones((step, step)))
             found = pixels[top : top + expected.shape[0], left : left + expected.shape[1]]
             # A level each for the colour map's 256 entries and the way back to grey; a blur or a shift would be tens.
             assert np.abs(found - expected).max() <= 2
-            np.testing.assert_array_equal(found[::2, ::2], found[1::2, 1::2])
+            np.testing.assert_array_equal(found[::step, ::step], found[step - 1 :: step, step - 1 :: step])
 
     def test_words_stand_in_it_and_ours_is_coloured(self):
         from eigenstep.plots import OURS
@@ -160,7 +160,7 @@ class TestCommand:
         assert "4 samples of seed 3" in result.stdout
         assert "saved the picture" in result.stderr
         with image.open(tmp_path / "it.png") as shown:
-            assert shown.size[0] == 2 * picture.MARGIN + picture.LABELS + 4 * 2 * 2 * 32 + 3 * picture.GAP
+            assert shown.size[0] == 2 * picture.MARGIN + picture.LABELS + 4 * 2 * 32 * picture.MAGNIFIED + 3 * picture.GAP
 
     def test_quiet_says_nothing_else(self, small, tmp_path):
         assert run("--items", 4, "--quiet", "-o", tmp_path / "it.png").stderr == ""
@@ -170,7 +170,7 @@ class TestCommand:
         [
             (["-o", "it.jpg"], r"must end in .png, got 'it.jpg'"),
             (["-o", "nowhere/it.png"], "folder that exists"),
-            (["--items", "44"], "`items` must be at least 45, got 44"),
+            (["--items", "23"], "`items` must be at least 24, got 23"),
             (["--seed", "-1"], "`seed` must be at least 0, got -1"),
         ],
     )
@@ -203,7 +203,7 @@ class TestCommand:
 class TestAsShipped:
     def test_ours_is_nearest_to_converged_in_less_than_a_minute(self, tmp_path):
         began = time.monotonic()
-        found = demo.compared(64, 0, no_report)
+        found = demo.compared(48, 0, no_report)
         # On two cores that nothing else uses; measured, see README.
         assert time.monotonic() - began < 60
         for runs in found.rows.values():

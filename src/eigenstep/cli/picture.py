@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 200
-MAGNIFIED = 2
+MAGNIFIED = 3
 """Pixels of the picture per pixel of a sample, along each side."""
 
 MARGIN, LABELS, GAP, CAPTION, HEAD, FOOT = 36, 132, 26, 90, 136, 86
