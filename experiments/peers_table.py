@@ -1,10 +1,10 @@
 """The searched grids of others beside ours on an exact non-Gaussian reference: one table, run by `python experiments/peers.py`.
 
 Every grid starts from the same 64 noises, drawn by nobody who searches; the error is the root mean square difference, per
-number, from the endpoint of 400 steps of DPM-Solver++(2M). Two blocks: from sigma_max itself, and from the level and state
-of our warm start, which every competitor is given there. Whoever needs a lowest level gets the best of `LOWEST`, picked by
-the error that is reported (the KLUB search also the better of one round and all of them); ours never sees it. Finished cells
-are kept in `--folder`, and a second call goes on.
+number, from the endpoint of 400 steps of DPM-Solver++(2M); the median noise's is in parentheses. Two blocks: from sigma_max
+itself, and from the level and state of our warm start, which every competitor is given there. Whoever needs a lowest level
+gets the best of `LOWEST`, picked by the error that is reported (the KLUB search also the better of one round and all of
+them); ours never sees it. Finished cells are kept in `--folder`, and a second call goes on.
 """
 
 import argparse
@@ -132,6 +132,11 @@ def verdict(row, ours):
     return "+" if gained.mean() > spread else "-" if gained.mean() < -spread else "="
 
 
+def cell_text(row, ours):
+    """Root mean square error, verdict, and the median noise's error."""
+    return f"{row['error']:.4f} {verdict(row, ours)} ({np.sqrt(np.median(row['squares'])):.3f})"
+
+
 def table(cells, kind, title):
     """One row per competitor: its error in every cell with our verdict over it, and what it cost at most."""
     rows = [{row["name"]: row for row in cell["rows"] if row["block"] == kind} for cell in cells]
@@ -141,7 +146,7 @@ def table(cells, kind, title):
         texts = []
         for found in rows:
             ours = found.get(next(iter(found), None))
-            texts.append("–" if name not in found else f"{found[name]['error']:.4f} {verdict(found[name], ours)}")
+            texts.append("–" if name not in found else cell_text(found[name], ours))
         costs = [found[name] for found in rows if name in found]
         calls, seconds = (max(row[key] for row in costs) for key in ("calls", "seconds"))
         lines.append(f"| {name} | " + " | ".join(texts) + f" | {calls:,} | {seconds:.1f} |")
