@@ -460,3 +460,17 @@ class TestTable:
         lines = peers_table.table(cells, "warm", "title").splitlines()
         assert lines[2] == "| plan | 1.0000 = (1.000) | – | 1,200 | 0.5 |"
         assert lines[-1] == "| plan over oracle | 2.00 | – | | |"
+
+    @pytest.mark.slow
+    def test_a_cell_from_end_to_end(self, monkeypatch, tmp_path, capsys):
+        pytest.importorskip("torch")
+        monkeypatch.setattr(peers_table.mixtures, "fitted", lambda name: small_mixture(6))
+        for name, value in {"NOISES": 8, "SEARCH_NOISES": 8, "TEACHER_NOISES": 16, "LOWEST": (0.002, 0.02)}.items():
+            monkeypatch.setattr(peers_table, name, value)
+        monkeypatch.setattr(sys, "argv", ["peers.py", "--solvers", "dpmpp_2m", "--calls", "3", "--folder", str(tmp_path)])
+        peers_table.main()
+        first = capsys.readouterr().out
+        assert first.count("| GITS |") == first.count("| oracle: learned on these |") == 2
+        monkeypatch.setattr(peers_table, "Bench", None)
+        peers_table.main()
+        assert capsys.readouterr().out == first
