@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -73,6 +74,20 @@ class Comparison:
 def bundled() -> Path:
     """The folder of the bundled network: a diffusers pipeline, with the spectrum of its data and what was measured of it."""
     return Path(str(resources.files("eigenstep") / "bundled" / "mnist"))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread of torch: on so small a network a second hardly helps, and hurts much where cores are shared."""
+    from eigenstep._torch import torch_module
+
+    torch = torch_module()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def compared(items: int, seed: int, report: Callable[[int, int | None], None]) -> Comparison:
@@ -203,7 +218,7 @@ def command(output: str, items: int, seed: int, quiet: bool) -> None:
     integer(items, "items", minimum=shown)
     integer(seed, "seed", minimum=0)
     figure_class()
-    with progress("sampling", quiet) as report:
+    with one_thread(), progress("sampling", quiet) as report:
         comparison = compared(items, seed, report)
     click.echo(_table(comparison, items, seed))
     picture(comparison, items, seed).savefig(output)
