@@ -230,3 +230,22 @@ def test_shapes_that_do_not_fit():
         WarmStart(SPECTRUM, 90.0, 80.0)
     with pytest.raises(ValueError, match="`spectrum` must keep its mean and leading eigenvectors"):
         WarmStart(Spectrum.from_eigenvalues([1.0, 2.0]), 1.0)
+
+
+def test_where_the_network_sees_more_its_effective_spectrum_is_tried_too(measured):
+    assert measured.curve.ratio.min() < 0.8
+    names = {candidate.name for candidate in plan(measured, None, 4).candidates}
+    assert {"planned: w2", "planned: local, effective spectrum"} & names
+    assert any(name.endswith("effective spectrum") for name in names)
+
+
+def test_a_network_as_good_as_the_filter_everywhere_still_gets_a_warm_start_to_try():
+    widths = np.sqrt(SPECTRUM.eigenvalues)
+    x = np.random.default_rng(6).standard_normal((4000, DIM)) * widths
+    spectrum = Spectrum.from_samples(x, basis=DIM)
+    slightly_better = ModelDenoiser(
+        lambda x, sigma: x * widths**2 / (widths**2 + sigma**2), EDM(), "x0", item_shape=(DIM,)
+    )
+    found = profile(slightly_better, spectrum, data=0.9 * x[:300], judges=4)  # errors below the bound at every level
+    assert math.isinf(found.curve.start_level())
+    assert any(candidate.warm for candidate in plan(found, None, 4).candidates)

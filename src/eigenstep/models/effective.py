@@ -21,8 +21,8 @@ def effective_spectrum(curve: ErrorCurve, spectrum: Spectrum) -> Spectrum:
     A Stieltjes inversion by nonnegative least squares in relative errors (theory section 7), with the number of directions kept
     (sum_j p_j = d) and a weak pull towards the covariance's own distribution, which decides where the curve cannot. Above the
     levels where the network beats the Wiener filter nothing changes; below them structure that the covariance does not see
-    turns large eigenvalues into small ones. On the small MNIST networks it was tried on, grids planned for it were better for
-    some solvers and worse for others than those planned for the covariance, so that `plan` does not use it.
+    turns large eigenvalues into small ones. Grids planned for it are better for some networks and solvers and worse
+    for others than those planned for the covariance: `plan` tries both where the network sees more, and lets its judge decide.
 
     Parameters
     ----------

@@ -17,6 +17,7 @@ from eigenstep._version import __version__
 from eigenstep.gaussian import divergence
 from eigenstep.grids import catalogue_grids
 from eigenstep.models.denoiser import Denoiser
+from eigenstep.models.effective import effective_spectrum
 from eigenstep.models.profile import ModelProfile, profile
 from eigenstep.models.warm import WarmStart
 from eigenstep.optimal import optimal_grid
@@ -30,6 +31,9 @@ _LADDER, _RUNGS = 2.0, 8
 
 _NODES = 48
 """Of the spectrum: candidates that differ by less than the 1e-4 or so that this costs are one to the judge."""
+
+_SEES_MORE = 0.8
+"""Error over the Gaussian bound below which the network's error curve speaks of structure that the covariance does not see."""
 
 _ALIKE = 0.02
 """Two grids whose levels differ by less than this in ln sigma count as one."""
@@ -238,9 +242,10 @@ def plan(
 
     Grids that are optimal for the data's spectrum and the network's own error (`optimal_grid` with `denoiser_error`), end to
     end and step by step, are computed for several start levels; the lower ones are reached by the Gaussian's own solution.
-    They run against the catalogue from a few noises, whose converged endpoints judge: the selection of a discretisation that
-    Sun, Poor, Zhang (arXiv:2601.13602) make by the Gaussian's KL, made by the model itself. The field is cut after 8 and 24
-    noises. Where the winner's advantage over the best usual grid is inside its 95 % interval, that grid is returned.
+    Where the network sees more than the covariance does, the same is done for its effective spectrum. All run against the
+    catalogue from a few noises, whose converged endpoints judge: the selection of a discretisation that Sun, Poor, Zhang
+    (arXiv:2601.13602) make by the Gaussian's KL, made by the model itself. The field is cut after 8 and 24 noises. Where the
+    winner's advantage over the best usual grid is inside its 95 % interval, that grid is returned.
 
     Parameters
     ----------
@@ -342,6 +347,9 @@ def _start_levels(measured: ModelProfile) -> list[float]:
     if measured.curve is not None:
         lowest = measured.curve.start_level()
     if not lowest < top:
+        # The judge decides: a network that beats the Wiener filter everywhere may still gain by the calls that a start saves.
+        lowest = math.sqrt(float(measured.spectrum.eigenvalues[0]))
+    if not lowest < top:
         return [top]
     ratio = max(_LADDER, (top / lowest) ** (1 / _RUNGS))
     rungs = (lowest * ratio**k for k in range(_RUNGS, -1, -1))
@@ -359,6 +367,10 @@ def _candidates(measured: ModelProfile, n: int, method: Solver) -> list[Candidat
     judged_by = objectives[0]
     options: dict[str, Any] = {"solver": method, "denoiser_error": error}
     found: list[Candidate] = []
+    # Where the network sees more than the covariance, the eigenvalues that its own error curve asks for: theory section 7.
+    sources = [("", spectrum)]
+    if measured.curve is not None and bool(np.any(measured.curve.ratio < _SEES_MORE)):
+        sources.append((", effective spectrum", effective_spectrum(measured.curve, measured.spectrum)))
 
     def add(name: str, sigmas: Float, planned: bool) -> None:
         warm = measured.warm(float(sigmas[0])) is not None
@@ -380,8 +392,10 @@ def _candidates(measured: ModelProfile, n: int, method: Solver) -> list[Candidat
             hands = {name: hands[name] for name in sorted(values, key=values.__getitem__)[:_HANDS_PER_LEVEL]}
         for name, sigmas in hands.items():
             add(name, sigmas, False)
-        for objective in objectives:
-            add(f"planned: {objective}", optimal_grid(spectrum, n, low, level, objective=objective, **options).sigmas, True)
+        for label, source in sources:
+            for objective in objectives:
+                grid_ = optimal_grid(source, n, low, level, objective=objective, **options).sigmas
+                add(f"planned: {objective}{label}", grid_, True)
     return found
 
 
