@@ -33,6 +33,7 @@ def quiet(pipeline):
 def _stable(tmp_path_factory):
     """The folder of a tiny Stable Diffusion; its prompts come as embeddings."""
     torch.manual_seed(0)
+    pytest.importorskip("transformers", reason="Stable Diffusion's pipelines import transformers")
     unet = diffusers.UNet2DConditionModel(
         sample_size=8,
         block_out_channels=(8, 16),
@@ -311,6 +312,7 @@ def test_a_pipeline_that_scales_nothing_cannot_start_warm(unconditional):
     ],
 )
 def test_flow_pipelines_take_their_start_as_latents(name, config, warm):
+    pytest.importorskip("transformers", reason="Stable Diffusion 3's pipeline imports transformers")
     torch.manual_seed(0)
     transformer = diffusers.SD3Transformer2DModel(
         sample_size=8, patch_size=1, in_channels=4, out_channels=4, num_layers=1, attention_head_dim=8, num_attention_heads=4,

@@ -77,7 +77,7 @@ def _plot(record: Mapping[str, Any], path: str) -> None:
     figure.savefig(path, dpi=200)
 
 
-def _step_counts(text: str) -> list[int]:
+def step_counts(text: str) -> list[int]:
     """The step counts that `text` names: `3-20` with both ends, or `4,6,10`."""
     span = re.fullmatch(r"\s*(\d+)\s*-\s*(\d+)\s*", text)
     try:
@@ -103,7 +103,7 @@ def command(data: str, counts: str, plot: str | None, form: str, quiet: bool, **
     For each number of steps, the error of the optimal grid beside that of every grid of the catalogue.
     """
     choice(form, ("table", "json"), "format")
-    steps = _step_counts(counts)
+    steps = step_counts(counts)
     if plot is not None:
         check_output(plot, (".png", ".svg", ".pdf"))
     reading = {key: options.pop(key) for key in READING}

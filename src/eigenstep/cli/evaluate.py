@@ -10,7 +10,7 @@ import click
 import numpy as np
 
 from eigenstep._checks import choice, integer
-from eigenstep.cli.compare import _step_counts
+from eigenstep.cli.compare import step_counts
 from eigenstep.cli.errors import say, terminable
 from eigenstep.cli.options import QUIET, READING, SOURCE_OPTIONS, with_options
 from eigenstep.cli.progress import progress
@@ -98,7 +98,7 @@ def command(
     names = _names(solvers)
     for name in names:
         solver_named(name)
-    numbers = _step_counts(counts)
+    numbers = step_counts(counts)
     files = dict(_weight(text) for text in weights)
     reading = {key: options.pop(key) for key in READING}
     from eigenstep.evaluation import evaluate

@@ -54,7 +54,7 @@ def load_denoiser(
     source : path or pipeline
         A folder with a model_index.json (`save_pretrained`); a folder of one network, with the scheduler's configuration
         in it or beside it; or a pipeline in memory, whose network is used as it is, not copied.
-    labels, negative_labels : int, or list of as many as a batch
+    labels, negative_labels : int, or list of one per item
         Class labels; the negative one is guided away from (DiT's default: its null class).
     prompt_embeds, negative_prompt_embeds : (1 or batch, tokens, width) tensor
     pooled_prompt_embeds, negative_pooled_prompt_embeds : (1 or batch, width) tensor

@@ -35,12 +35,12 @@ _TERMINAL = 2.0**-24  # what diffusers itself puts for alphas_cumprod = 0 at zer
 def table_of(scheduler: Any) -> VPDiscrete:
     """The levels of the integer timesteps that the scheduler's network was trained at.
 
-    At zero terminal SNR the last level is infinite. diffusers puts 2**-24 for its alphas_cumprod (sigma 4096), which some
-    tables pass a timestep earlier: a quarter of the last but one, twice its sigma, stands there then.
+    At zero terminal SNR the last level is infinite. diffusers puts 2**-24 for its alphas_cumprod (sigma 4096); steep tables
+    pass that a timestep earlier: a quarter of the last but one, twice its sigma, stands there then.
     """
     kept = scheduler.alphas_cumprod.double().cpu().numpy().copy()
     if kept[-1] == 0.0 or kept[-1] >= kept[-2]:
-        kept[-1] = min(_TERMINAL, kept[-2] / 4)
+        kept[-1] = _TERMINAL if kept[-2] > _TERMINAL else kept[-2] / 4
     return VPDiscrete.from_alphas_cumprod(kept)
 
 
