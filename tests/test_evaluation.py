@@ -568,3 +568,16 @@ def test_a_pipeline_folder_is_a_model(tmp_path):
     # A grid of the path itself competes.
     assert {cell.grid for cell in found.cells} == {OURS, "trailing"}
     assert not found.failures
+
+
+def test_a_warm_start_from_elsewhere_is_another_cell():
+    from eigenstep.evaluation.cells import record_of
+    from eigenstep.evaluation.competitors import Entry
+    from eigenstep.models import WarmStart
+
+    spectrum = Spectrum.from_samples(np.random.default_rng(0).standard_normal((50, 3)), basis=3)
+    sigmas = np.array([2.0, 1.0, 0.0])
+    starts = (None, WarmStart(spectrum, 2.0, 80.0), WarmStart(spectrum, 2.0))
+    records = [record_of(Entry("ours", sigmas, warm)) for warm in starts]
+    assert [record["warm_from"] for record in records] == [None, 80.0, None]
+    assert [record["warm"] for record in records] == [False, True, True]

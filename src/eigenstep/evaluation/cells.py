@@ -212,10 +212,17 @@ class Bench:
 def record_of(entry: Entry) -> dict[str, Any]:
     """What says whether a finished cell is still the cell that is wanted: its levels and whether it starts warm.
 
+    `warm_from` is the level of the noise that a warm start begins at: None for infinity, and without one.
+
     >>> record_of(Entry("two", np.array([2.0, 1.0, 0.0])))
-    {'sigmas': [2.0, 1.0, 0.0], 'warm': False}
+    {'sigmas': [2.0, 1.0, 0.0], 'warm': False, 'warm_from': None}
     """
-    return {"sigmas": [float(s) for s in entry.sigmas], "warm": entry.warm is not None}
+    origin = float(getattr(entry.warm, "sigma_max", math.inf))
+    return {
+        "sigmas": [float(s) for s in entry.sigmas],
+        "warm": entry.warm is not None,
+        "warm_from": origin if math.isfinite(origin) else None,
+    }
 
 
 def distances(side: Side, other: Side, *, suffix: str = "") -> dict[str, float]:

@@ -552,7 +552,7 @@ def _done(store: Store, key: str, entry: Entry | None) -> bool:
         return True
     wanted = record_of(entry)
     same = len(record["sigmas"]) == len(wanted["sigmas"]) and np.allclose(record["sigmas"], wanted["sigmas"], rtol=1e-6, atol=0)
-    return bool(same) and record["warm"] == wanted["warm"]
+    return bool(same) and all(record.get(key) == wanted[key] for key in ("warm", "warm_from"))
 
 
 def _check_model(store: Store, denoiser: Any, low: float, high: float, *, device: Any) -> None:
