@@ -7,7 +7,6 @@ denoiser, noise sources on a leading axis; every divergence is one weighted sum 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,10 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eigenstep import _checks
-from eigenstep.call_error import CallError, call_error
+from eigenstep.call_error import call_error
 from eigenstep.solvers import Solver, sample, solver_named
 from eigenstep.spectrum import Spectrum
-from eigenstep.transfer import local_errors, wiener_gain
+from eigenstep.transfer import local_errors, wiener_denoiser
 
 Float = NDArray[np.float64]
 Objective = Literal["w2", "kl", "reverse_kl", "local"]
@@ -112,7 +111,7 @@ def reverse_trajectory(
     initial[0] = 1.0
     states = [initial]
     sample(
-        _denoiser(lam, error, unit[own:]),
+        wiener_denoiser(lam, error, unit[own:]),
         initial,
         levels,
         solver=method,
@@ -134,14 +133,6 @@ def reverse_trajectory(
         mean_energies=missed * (1 - gains) ** 2 + (spectrum.mean_energy - missed),
         error_variances=(coefficients[:, own:] ** 2).sum(axis=1),
     )
-
-
-def _denoiser(lam: Float, error: CallError | None, units: Float) -> Callable[[Any, Any], Any]:
-    """The Wiener denoiser; with an error, each call adds its amplitude in the next of some independent unit sources."""
-    if error is None:
-        return lambda x, sigma: wiener_gain(lam, sigma) * x
-    fresh = iter(units)
-    return lambda x, sigma: wiener_gain(lam, sigma) * x + error.amplitude(sigma) * next(fresh)
 
 
 def trajectory(

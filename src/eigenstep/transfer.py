@@ -147,7 +147,7 @@ def _complex_maps(solver: Solver, lam: Float, sigmas: Float, error: CallError | 
     for kind in kinds:
         sigma, sigma_next, *past = kind.perturbed(sigmas)
         x, stored = solver.step(
-            _erring(lam, error, unit[inputs - calls :]),
+            wiener_denoiser(lam, error, unit[inputs - calls :]),
             unit[0],
             tuple((level, unit[1 + j]) for j, level in enumerate(past)),
             sigma,
@@ -161,8 +161,13 @@ def _complex_maps(solver: Solver, lam: Float, sigmas: Float, error: CallError | 
     return rows.transpose(1, 2, 3, 0, 4, 5), windows
 
 
-def _erring(lam: Float, error: CallError | None, units: Any) -> Callable[[Any, Any], Any]:
-    """The Wiener denoiser; with an error, each call adds a(sigma) times the next of some independent unit sources."""
+def wiener_denoiser(lam: Float, error: CallError | None, units: Any) -> Callable[[Any, Any], Any]:
+    """The Wiener denoiser; with an error, each call adds a(sigma) times the next of some independent unit sources.
+
+    >>> erring = wiener_denoiser(np.array([1.0]), CallError([3.0, 1.0], [0.25, 0.25]), np.eye(2)[1:, :, None])
+    >>> erring(np.eye(2)[:1].T, 1.0).ravel().tolist()
+    [0.5, 0.5]
+    """
     if error is None:
         return lambda x, sigma: wiener_gain(lam, sigma) * x
     fresh = iter(units)
@@ -363,7 +368,7 @@ def jets(
 ) -> tuple[Jet, ...]:
     """What one grid (n+1,) makes of q starts: the gain of a solver without noise, the variance of one with noise.
 
-    With an error, a second jet holds the variance (1, k) that the errors of the calls leave at the end. Second derivatives of
+    With an error, a further jet holds the variance (1, k) that the errors of the calls leave at the end. Second derivatives of
     a step's own map are differences of its exact first derivatives, on `width` shifted grids in the same call. Arguments as in
     `step_maps`.
 
@@ -371,6 +376,7 @@ def jets(
     ----------
     starts : q pairs of scalars or (k,)
         Initial state (deterministic solver), or initial variance and the factor of the noise's variance (stochastic one).
+        Without any, only the errors' jet is computed.
 
     >>> from eigenstep.solvers import SOLVERS
     >>> run, = jets(SOLVERS["ddim"], np.array([1.0]), np.array([2.0, 1.0]), [(1.0, 0.0)])
@@ -386,11 +392,13 @@ def jets(
     """
     maps, windows = _complex_maps(solver, lam, _with_shifts(sigmas, solver.window), error)
     own = slice(0, int(solver.stochastic))
-    of_states = _moment_maps(maps, own) if solver.stochastic else maps[:, :, :, :, : maps.shape[3]]
-    run = _jet(of_states, windows, starts)
-    if error is None:
-        return (run,)
-    return run, _jet(_moment_maps(maps, slice(own.stop, None)), windows, [(0.0, 1.0)])
+    runs = []
+    if starts:
+        of_states = _moment_maps(maps, own) if solver.stochastic else maps[:, :, :, :, : maps.shape[3]]
+        runs.append(_jet(of_states, windows, starts))
+    if error is not None:
+        runs.append(_jet(_moment_maps(maps, slice(own.stop, None)), windows, [(0.0, 1.0)]))
+    return tuple(runs)
 
 
 def _jet(complex_maps: Complex, windows: Int, starts: Sequence[tuple[Any, Any]]) -> Jet:
@@ -504,7 +512,7 @@ def _local_error(solver: Solver, kind: _Kind, lam: Float, sigmas: Float) -> Comp
         for level, state in zip(stored, held, strict=False)
     )
     out, _ = solver.step(
-        lambda x, sigma: wiener_gain(lam, sigma) * x,
+        wiener_denoiser(lam, None, ()),
         x,
         history,
         sigma,

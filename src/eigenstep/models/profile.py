@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -199,7 +199,4 @@ def profile(
     made = profile_calls(0, judges)
     if progress is not None:
         progress(made)
-    return ModelProfile(
-        model, spectrum, curve, target, low, high, start, origin, noise, endpoint,
-        float(np.sqrt(np.mean(change**2))), calls + made,
-    )  # fmt: skip
+    return replace(empty, endpoint=endpoint, endpoint_error=float(np.sqrt(np.mean(change**2))), calls=calls + made)

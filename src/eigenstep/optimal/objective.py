@@ -147,7 +147,7 @@ class GridObjective:
         hessian = assembled(blocks, run.windows, run.windows)[1:-1, 1:-1]
         value = float((weighted * run.error).sum())
         if self.error is not None:
-            *_, calls = jets(self.solver, lam, sigmas, [(1.0, 0.0)], self.error)
+            (calls,) = jets(self.solver, lam, sigmas, [], self.error)
             value += float(calls.value[0] @ self.spectrum.multiplicities)
             gradient = gradient + calls.slope[:, 0] @ self.spectrum.multiplicities
             hessian = hessian + calls.weighted_curvature(self.spectrum.multiplicities[None])
