@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike
 
 from eigenstep import _checks
 from eigenstep._checks import Float
+from eigenstep._torch import torch_module
 from eigenstep.gaussian import OBJECTIVES
 from eigenstep.grids import split
 from eigenstep.optimal import optimal_grid, optimal_split
@@ -353,10 +354,7 @@ def tensor(levels: ArrayLike) -> torch.Tensor:
     >>> tensor([1.0, 0.5, 0.0])
     tensor([1.0000, 0.5000, 0.0000])
     """
-    try:
-        import torch
-    except ImportError as error:
-        raise ImportError('SIGMAS are tensors of torch; install it with `pip install "eigenstep[torch]"`.') from error
+    torch = torch_module("a value of `SIGMAS`")
     return torch.tensor(np.asarray(levels, dtype=np.float32))
 
 

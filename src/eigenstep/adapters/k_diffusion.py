@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eigenstep import _checks
+from eigenstep._torch import torch_module
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +60,7 @@ def sigmas(grid_or_plan: Any, *, device: Any = None, dtype: torch.dtype | None =
     >>> sigmas([80.0, 2.5, 0.002, 0.0])
     tensor([8.0000e+01, 2.5000e+00, 2.0000e-03, 0.0000e+00])
     """
-    torch = _torch()
+    torch = torch_module("k-diffusion")
     levels = _checks.descending_sigmas(getattr(grid_or_plan, "sigmas", grid_or_plan), "grid_or_plan")
     kept = torch.float32 if dtype is None else dtype
     rounded = torch.from_numpy(levels).to(kept)
@@ -200,7 +201,7 @@ class HostDenoiser:
     def __call__(self, x: Any, sigma: float) -> Any:
         """D(x~, sigma): a tensor for a tensor; for a numpy array an array, computed in float32 where the model is."""
         if isinstance(x, np.ndarray):
-            torch = _torch()
+            torch = torch_module("k-diffusion")
             with torch.no_grad():
                 return self(torch.from_numpy(x).to(torch.float32).to(self.device), sigma).cpu().numpy()
         return self.model(x, x.new_full((len(x),), sigma), **self.extra_args)
@@ -281,11 +282,3 @@ def _range_said(model: Any) -> tuple[float, float]:
             return float(model.sigma_min), float(model.sigma_max)
         model = getattr(model, "inner_model", None)
     return 0.0, math.inf
-
-
-def _torch() -> Any:
-    try:
-        import torch
-    except ImportError as error:
-        raise ImportError('k-diffusion works in torch; install it with `pip install "eigenstep[torch]"`.') from error
-    return torch

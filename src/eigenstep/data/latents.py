@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from eigenstep._checks import choice, integer
-from eigenstep._torch import diffusers_module, torch_device, torch_dtype, torch_module
+from eigenstep._torch import diffusers_module, in_batches, torch_device, torch_dtype, torch_module
 from eigenstep.data.source import RANGES, Batch, Position, Source, SourceError
 
 AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny")
@@ -115,23 +115,18 @@ class Encoder:
 
     def __call__(self, images: Batch) -> Batch:
         """The latents (m, channels, h', w') of images in [-1, 1], float64."""
-        torch = torch_module()
         module = self._loaded()
-        outputs: list[Any] = []
-        first = 0
-        with torch.no_grad():
-            while first < len(images):
-                last = min(len(images), first + (self.batch_size or len(images)))
-                try:
-                    outputs.append(self._encode(module, images[first:last]))
-                    first = last
-                except torch.cuda.OutOfMemoryError as error:
-                    if last - first == 1:
-                        raise MemoryError(
-                            f"one image of shape {images.shape[1:]} does not fit into the encoder on {self.device}; use "
-                            "smaller images, dtype='float16', or another device."
-                        ) from error
-                    self.batch_size = (last - first + 1) // 2
+        with torch_module().no_grad():
+            outputs, self.batch_size = in_batches(
+                lambda first, last: self._encode(module, images[first:last]),
+                len(images),
+                self.batch_size,
+                device=torch_device(self.device),
+                does_not_fit=(
+                    f"one image of shape {images.shape[1:]} does not fit into the encoder on {self.device}; use smaller "
+                    "images, dtype='float16', or another device."
+                ),
+            )
         latents: Batch = np.concatenate(outputs)
         if not np.isfinite(latents).all():
             raise SourceError(

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eigenstep._checks import Float, choice, integer, real_array
+from eigenstep._torch import torch_module
 
 DIM = 64
 """Features of the kinds that come along: few enough for covariances of a few hundred samples."""
@@ -229,7 +230,7 @@ def trained_features(
     >>> features.dim, features.note
     (64, 'trained to tell 2 labels; right for 100 % of 6 items kept apart')
     """
-    torch = _torch()
+    torch = torch_module("evaluating a network")
     data = _data(items, least=20)
     steps, size = integer(steps, "steps"), integer(batch_size, "batch_size")
     kinds = None if labels is None else _labels(labels, len(data))
@@ -353,7 +354,7 @@ class PretrainedFeatures:
 
     def __call__(self, items: ArrayLike, *, device: Any = None) -> Float:
         """Features of images."""
-        torch = _torch()
+        torch = torch_module("evaluating a network")
         array = np.asarray(items)
         shape = array.shape[1:]
         if _spatial(shape) != 2 or _channels(shape) not in (1, 3):
@@ -516,7 +517,7 @@ def _linear(torch: Any, x: Any, weights: Mapping[str, Any], name: str) -> Any:
 
 
 def _raw_features(weights: Mapping[str, NDArray[np.float32]], x: NDArray[np.float32], device: Any) -> Float:
-    torch = _torch()
+    torch = torch_module("evaluating a network")
     given = _tensors(torch, weights, device)
     with torch.no_grad():
         found = [
@@ -611,11 +612,3 @@ def _digest(name: str, arrays: Mapping[str, NDArray[Any]]) -> str:
     for key in sorted(arrays):
         digest.update(key.encode() + np.ascontiguousarray(arrays[key]).tobytes())
     return digest.hexdigest()[:16]
-
-
-def _torch() -> Any:
-    try:
-        import torch
-    except ImportError as error:
-        raise ImportError('Evaluating a network needs torch; install it with `pip install "eigenstep[torch]"`.') from error
-    return torch

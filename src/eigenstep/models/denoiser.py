@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -58,8 +58,31 @@ class Denoiser(Protocol):
         ...
 
 
+_Around = TypeVar("_Around", bound="AroundNetwork")
+
+
+class AroundNetwork:
+    """What every dataclass around a `network` passes on from it: where it runs, in what, and the rows of some items."""
+
+    network: Any
+
+    @property
+    def device(self) -> Any:
+        """The torch device the network runs on; None where it is no torch network."""
+        return getattr(self.network, "device", None)
+
+    @property
+    def dtype(self) -> Any:
+        """The torch type the network computes in; None where it is no torch network."""
+        return getattr(self.network, "dtype", None)
+
+    def for_items(self: _Around, items: range) -> _Around:
+        """The same around the network of some items alone: their rows of the conditioning, for sampling in batches."""
+        return replace(self, network=_of_items(self.network, items))  # type: ignore[type-var]
+
+
 @dataclass(frozen=True)
-class ModelDenoiser:
+class ModelDenoiser(AroundNetwork):
     """D(x~, sigma) = E[x_0 | x~] of a network, in the coordinate x~ = x_0 + sigma * noise.
 
     With alpha and s = alpha sigma of the path at sigma, and x_t = alpha x~ what the network is fed:
@@ -171,20 +194,6 @@ class ModelDenoiser:
     def sigma_max(self) -> float:
         """The highest level the network was trained at."""
         return self.path.sigma_max
-
-    @property
-    def device(self) -> Any:
-        """The torch device the network runs on; None where it is no torch network."""
-        return getattr(self.network, "device", None)
-
-    @property
-    def dtype(self) -> Any:
-        """The torch type the network computes in; None where it is no torch network."""
-        return getattr(self.network, "dtype", None)
-
-    def for_items(self, items: range) -> ModelDenoiser:
-        """The denoiser of some items alone: their rows of the conditioning, for sampling in batches."""
-        return replace(self, network=_of_items(self.network, items))
 
     def __call__(self, x: Array, sigma: float) -> Array:
         """D(x~, sigma), shaped like `x`."""
@@ -306,7 +315,7 @@ def edm_noise_label(sigma: float) -> float:
 
 
 @dataclass(frozen=True)
-class Preconditioned:
+class Preconditioned(AroundNetwork):
     """EDM's preconditioning around a raw network F: an `x0` network on `paths.EDM`.
 
     D = c_skip x~ + c_out F(c_in x~, c_noise), with c_in = 1/sqrt(sigma^2 + sigma_d^2), c_skip = (sigma_d c_in)^2 and
@@ -342,20 +351,6 @@ class Preconditioned:
     def __post_init__(self) -> None:
         """Check the scale."""
         _checks.real_number(self.sigma_data, "sigma_data", minimum=0.0, exclusive=True)
-
-    @property
-    def device(self) -> Any:
-        """The torch device of the network; None where it is no torch network."""
-        return getattr(self.network, "device", None)
-
-    @property
-    def dtype(self) -> Any:
-        """The torch type of the network; None where it is no torch network."""
-        return getattr(self.network, "dtype", None)
-
-    def for_items(self, items: range) -> Preconditioned:
-        """The same around the network of some items alone."""
-        return replace(self, network=_of_items(self.network, items))
 
     def __call__(self, x: Array, sigma: float) -> Array:
         """D(x~, sigma), sigma > 0."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from eigenstep import _checks
-from eigenstep._torch import torch_device, torch_dtype, torch_module
+from eigenstep._torch import in_batches, torch_device, torch_dtype, torch_module
 
 __all__ = ["TorchNetwork", "rows", "rows_of", "torch_device", "torch_dtype", "torch_module"]
 
@@ -137,28 +137,17 @@ class TorchNetwork:
 
     def _batched(self, items: Tensor, label: float) -> Tensor:
         """The output of all items, in batches that fit."""
-        torch = torch_module()
-        total = len(items)
-        outputs: list[Tensor] = []
-        first = 0
-        while first < total:
-            last = min(total, first + (self.batch_size or total))
-            try:
-                outputs.append(self._run(items[first:last], label, first, total))
-            except torch.cuda.OutOfMemoryError as error:
-                if last - first == 1:
-                    raise MemoryError(
-                        f"`module` runs out of memory on one item of shape {tuple(items.shape[1:])} on {self.device}; use "
-                        "a smaller type such as dtype='float16', smaller items, or another device."
-                    ) from error
-                self._limit[0] = (last - first + 1) // 2
-            else:
-                first = last
-                continue
-            # Outside of the handler, whose traceback would keep what the failed call had allocated.
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-        return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
+        outputs, self._limit[0] = in_batches(
+            lambda first, last: self._run(items[first:last], label, first, len(items)),
+            len(items),
+            self.batch_size,
+            device=self.device,
+            does_not_fit=(
+                f"`module` runs out of memory on one item of shape {tuple(items.shape[1:])} on {self.device}; use a smaller "
+                "type such as dtype='float16', smaller items, or another device."
+            ),
+        )
+        return torch_module().cat(outputs) if len(outputs) > 1 else outputs[0]
 
     def _run(self, items: Tensor, label: float, first: int, total: int) -> Tensor:
         """One call of the module on items first ... of all `total`."""

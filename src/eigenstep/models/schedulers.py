@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eigenstep.models.denoiser import Array, ModelDenoiser, Preconditioned, edm_noise_label
+from eigenstep.models.denoiser import AroundNetwork, Array, ModelDenoiser, Preconditioned, edm_noise_label
 from eigenstep.paths import EDM, VE, NoisePath, RectifiedFlow, VPCosine, VPDiscrete
 
 TERMINAL = 2.0**-24
@@ -212,22 +212,11 @@ def _edm(kind: str, config: Mapping[str, Any], predicts: str, sigma_data: float)
 
 
 @dataclass(frozen=True)
-class _Score:
+class _Score(AroundNetwork):
     """A network of the score, -eps/sigma on a VE path, as one of eps."""
 
     network: Callable[[Array, float], Array]
     path: VE
-
-    @property
-    def device(self) -> Any:
-        return getattr(self.network, "device", None)
-
-    @property
-    def dtype(self) -> Any:
-        return getattr(self.network, "dtype", None)
-
-    def for_items(self, items: range) -> _Score:
-        return replace(self, network=self.network.for_items(items)) if hasattr(self.network, "for_items") else self
 
     def __call__(self, x: Array, t: float) -> Array:
         """-sigma score."""
