@@ -24,10 +24,12 @@ def distances(name, *, items, seeds):
     train, test = shared_networks.images(name, "train"), shared_networks.images(name)
     spectrum = Spectrum.from_samples(train, basis=300)
     measured = profile(shared_networks.denoiser(name), spectrum, data=test[:400], judges=0)
+    curve = measured.curve
+    print(f"  error at sigma = {curve.sigmas[0]:.4g}: {curve.ratio[0]:.3g} times that of the Wiener filter")
     features = random_convolutions(test[:3000])
     real = features(test[:3000])
     found = {None: [frechet_distance(features(train[k * items : (k + 1) * items]), real) for k in range(seeds)]}
-    for level in (measured.sigma_max, *LEVELS, measured.curve.start_level()):
+    for level in (measured.sigma_max, *LEVELS, curve.start_level()):
         sigmas = grid(karras_law(measured.sigma_min, level, rho=7.0), 36, final=0.0)
         found[level] = []
         for seed in range(seeds):

@@ -114,6 +114,12 @@ def test_integer_timesteps_and_ranking_take_the_error():
     aware = optimal_timesteps(SOURCE, 5, path, denoiser_error=ERROR)
     assert aware.value == pytest.approx(divergence(SOURCE, aware.sigmas, denoiser_error=ERROR), rel=1e-12)
     assert aware.value >= aware.continuous_value
+    for k in range(1, 5):  # no timestep beside the found one is better, the error counted
+        for move in (-1, 1):
+            steps = aware.timesteps.copy()
+            steps[k] += move
+            sigmas = np.append(path.t_to_sigma(steps), 0.0)
+            assert divergence(SOURCE, sigmas, denoiser_error=ERROR) >= aware.value
     blind = optimal_timesteps(SOURCE, 5, path)
     rows = rank(SOURCE, {"aware": aware.sigmas, "blind": blind.sigmas}, denoiser_error=ERROR)
     assert [row.name for row in rows] == ["aware", "blind"]

@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 
 from eigenstep import Spectrum, catalogue_grids, sample
-from eigenstep.models import ModelDenoiser, Plan, WarmStart, effective_spectrum, error_curve, item_noise, plan, profile
+from eigenstep.models import (
+    Candidate,
+    ModelDenoiser,
+    Plan,
+    WarmStart,
+    effective_spectrum,
+    error_curve,
+    item_noise,
+    plan,
+    profile,
+)
+from eigenstep.models.plan import _decide
 from eigenstep.paths import EDM, VPDiscrete
 
 RNG = np.random.default_rng(11)
@@ -249,3 +260,21 @@ def test_a_network_as_good_as_the_filter_everywhere_still_gets_a_warm_start_to_t
     found = profile(slightly_better, spectrum, data=0.9 * x[:300], judges=4)  # errors below the bound at every level
     assert math.isinf(found.curve.start_level())
     assert any(candidate.warm for candidate in plan(found, None, 4).candidates)
+
+
+def test_an_advantage_inside_the_uncertainty_is_not_taken():
+    measured = profile(EXACT, SPECTRUM, judges=0)
+    planned = Candidate("planned: w2", True, np.array([20.0, 1.0, 0.0]), True, 0.1, 0.1, (0.05, 0.15), 8)
+    usual = Candidate("karras", False, np.array([80.0, 1.0, 0.0]), False, 0.1, 0.11, (0.06, 0.16), 8)
+    noisy = np.array([1.0, 3.0, 0.5, 2.0, 1.5, 0.2, 4.0, 0.8])
+    swing = np.array([0.9, -0.8, 0.9, -0.8, 0.9, -0.8, 0.9, -0.8])
+    chosen, hand, advantage, reason = _decide(measured, [planned, usual], {0: noisy, 1: noisy + swing})
+    assert chosen is usual
+    assert hand is usual
+    assert advantage == (1.0, 1.0, 1.0)
+    assert "inside the uncertainty" in reason
+    # Paired: the same mean gain, the same for every noise, is certain however much the noises differ.
+    chosen, hand, advantage, _ = _decide(measured, [planned, usual], {0: noisy, 1: noisy + 0.05})
+    assert chosen is planned
+    assert hand is usual
+    assert advantage == pytest.approx((1 + 0.05 / noisy.mean(),) * 3, rel=1e-12)
