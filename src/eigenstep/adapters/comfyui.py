@@ -379,6 +379,14 @@ def load_spectrum(name: str, folders: list[str]) -> Spectrum:
     ------
     ValueError
         There is no such file; the message says how to make one.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Spectrum.from_eigenvalues([4.0, 1.0]).save(Path(folder, "latents.json"))
+    ...     load_spectrum("latents.json", [folder]).trace
+    5.0
     """
     files = spectrum_files(folders)
     if name not in files:
@@ -397,6 +405,15 @@ def default_spectrum(folders: list[str], environment: Mapping[str, str] = os.env
     ------
     ValueError
         None is there, or several and none is called default; the message says what to do.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name, eigenvalue in {"default.json": 4.0, "faces.json": 1.0}.items():
+    ...         Spectrum.from_eigenvalues([eigenvalue]).save(Path(folder, name))
+    ...     default_spectrum([folder], {}).trace
+    4.0
     """
     named = environment.get(SPECTRUM_VARIABLE)
     if named:

@@ -111,6 +111,13 @@ class Model:
         D(x~, sigma), sigma a Python float.
     visited : list of float
         Every level the model was called at, in order: what a sampler really did with a grid.
+
+    Examples
+    --------
+    >>> import torch
+    >>> model = Model(lambda x, sigma: x / (1 + sigma**2))
+    >>> model(torch.ones(2, 1), torch.tensor([2.0, 2.0])).ravel().tolist(), model.visited
+    ([0.20000000298023224, 0.20000000298023224], [2.0])
     """
 
     denoiser: Callable[..., Any]

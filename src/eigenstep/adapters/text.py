@@ -434,6 +434,11 @@ class Format:
         The coordinate of the values.
     write : callable
         (sigmas, path name or None) -> text.
+
+    Examples
+    --------
+    >>> FORMATS["k-diffusion"].write([2.0, 1.0, 0.0], None)
+    'sigmas = torch.tensor([2.0, 1.0, 0.0])'
     """
 
     hosts: str

@@ -95,7 +95,14 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a comparison: items as rows, and their features by name."""
+    """One side of a comparison: items as rows, and their features by name.
+
+    >>> from eigenstep.evaluation.features import PixelFeatures
+    >>> pixels = PixelFeatures(np.zeros(2), np.array([[1.0], [0.0]]))
+    >>> side = Side.of(np.array([[[1.0, 2.0]], [[3.0, 4.0]]]), (pixels,), None)
+    >>> side.rows.shape, side.features["pixels"].ravel().tolist(), Side.from_arrays(side.arrays()).rows[1].tolist()
+    ((2, 2), [1.0, 3.0], [3.0, 4.0])
+    """
 
     rows: Float
     features: Mapping[str, Float]

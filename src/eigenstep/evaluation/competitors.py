@@ -29,6 +29,9 @@ class Entry:
     """A grid that competes: n + 1 descending sigmas, and the warm start to their first level where there is one.
 
     `sigmas` and `warm` are what `models.generate` asks of a plan; `note` says what else there is to know.
+
+    >>> Entry("karras", np.array([2.0, 1.0, 0.0])).ours, Entry(OURS, np.array([2.0, 0.8, 0.0])).ours
+    (False, True)
     """
 
     name: str
@@ -119,6 +122,20 @@ class ModelPlanner:
     profile : ModelProfile
         Judged by other noise than the cells are.
     shelf : Shelf
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from eigenstep import EDM, solver_named
+    >>> from eigenstep.models import ModelDenoiser
+    >>> from eigenstep.models.profile import profile as measured
+    >>> wiener = ModelDenoiser(lambda x, sigma: x / (1 + sigma**2), EDM(), "x0", item_shape=(2,))
+    >>> known = measured(wiener, Spectrum.from_eigenvalues([1.0, 1.0]), judges=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     (Shelf(folder).folder / "plans").mkdir()
+    ...     planned, = ModelPlanner(known, Shelf(folder))(2, solver_named("ddim"))
+    >>> planned.name, planned.sigmas.round(3).tolist()                     # equal angles atan(sigma)
+    ('eigenstep', [80.0, 0.988, 0.0])
     """
 
     profile: ModelProfile

@@ -74,6 +74,14 @@ class Verdict:
     word : str
         "better" or "worse" where the interval of the difference leaves 0 out, else "even"; "one seed" where there is no
         interval.
+
+    Examples
+    --------
+    >>> ours, theirs = t_interval([0.10, 0.12, 0.11]), t_interval([0.20, 0.23, 0.23])
+    >>> difference = paired_interval([0.10, 0.12, 0.11], [0.20, 0.23, 0.23])
+    >>> won = Verdict("ddim", 4, "rmse", ours, "karras", theirs, difference, "better")
+    >>> round(won.ratio, 3), won.difference.high < 0
+    (0.5, True)
     """
 
     solver: str
@@ -111,6 +119,22 @@ class Evaluation:
         `metrics`, `sigmas`; or why there is none in `error`.
     sheets : mapping of Cell to (m, *item_shape) float16 arrays
         The first samples of the first seed.
+
+    Examples
+    --------
+    >>> curve = ErrorCurve(np.array([2.0, 1.0]), np.ones(2), np.zeros(2), np.ones(2), n_items=100, dim=1)
+    >>> values = {"karras": (0.20, 0.23, 0.23), "uniform": (0.3, 0.3, 0.3), OURS: (0.10, 0.12, 0.11)}
+    >>> cells = {
+    ...     Cell(grid, "ddim", 4, seed): {"error": None, "metrics": {"rmse": value}}
+    ...     for grid, found in values.items()
+    ...     for seed, value in enumerate(found)
+    ... }
+    >>> found = Evaluation({"solvers": ["ddim"]}, "a network", {}, curve, {}, cells, {})
+    >>> found.grids, round(found.interval("karras", "ddim", 4, "rmse").mean, 3)
+    (['eigenstep', 'karras', 'uniform'], 0.22)
+    >>> verdict, = found.verdicts()
+    >>> verdict.best, verdict.word, round(verdict.difference.mean, 3)
+    ('karras', 'better', -0.11)
     """
 
     settings: Mapping[str, Any]
@@ -265,6 +289,10 @@ def headline_metrics(evaluation: Evaluation) -> list[str]:
     """The two measures that tables and figures show: the RMSE, where there is one, and the Fréchet distance to the endpoint.
 
     Of several features the most telling that there are: a pretrained network, one trained in the run, random convolutions.
+
+    >>> from types import SimpleNamespace
+    >>> headline_metrics(SimpleNamespace(metrics=["rmse", "frechet/pixels", "frechet/trained", "sliced_w2"]))
+    ['rmse', 'frechet/trained']
     """
     frechet = {name.split("/")[1]: name for name in evaluation.metrics if name.startswith("frechet/") and name.count("/") == 1}
     telling = next((frechet[kind] for kind in reversed(KINDS) if kind in frechet), None)

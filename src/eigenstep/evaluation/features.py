@@ -120,6 +120,13 @@ class ConvolutionFeatures:
         Mean and deviation of the raw features of the data.
     note : str
         What it was trained to tell, and how well it does; empty where it was not.
+
+    Examples
+    --------
+    >>> made = random_convolutions(np.random.default_rng(0).standard_normal((20, 8, 8)))
+    >>> twice = ConvolutionFeatures(made.name, made.item_shape, made.weights, made.shift, made.scale / 2)
+    >>> bool(np.allclose(twice(np.ones((3, 8, 8))), 2 * made(np.ones((3, 8, 8))))), twice.identity == made.identity
+    (True, True)
     """
 
     name: str

@@ -18,7 +18,11 @@ _BLOCK_NUMBERS = 1 << 24
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and its confidence interval; `low` and `high` are NaN where one value alone says nothing of the spread."""
+    """A mean and its confidence interval; `low` and `high` are NaN where one value alone says nothing of the spread.
+
+    >>> Interval(2.0, 1.5, 2.5, 5).half_width
+    0.5
+    """
 
     mean: float
     low: float

@@ -30,6 +30,13 @@ class Conditions:
         What a guidance-distilled network is told (Flux), which is no classifier-free guidance.
     image_size : (height, width) in pixels, or None
         What Stable Diffusion XL is told of the size of the image.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> classes = SimpleNamespace(class_embed_type=None, num_class_embeds=10)
+    >>> ARCHITECTURES["UNet2DModel"].arguments(classes, Conditions(labels=3))
+    {'class_labels': 3}
     """
 
     labels: Any = None
@@ -50,6 +57,12 @@ class Architecture:
     call : (module, x, t, arguments) to its output, shaped like `x` but for a learned variance.
     shape : shape of one item from the configuration, None where it does not tell.
     patch : side of the square of numbers that become one token.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> ARCHITECTURES["UNet2DModel"].shape(SimpleNamespace(in_channels=3, sample_size=32))
+    (3, 32, 32)
     """
 
     folder: str
@@ -61,7 +74,13 @@ class Architecture:
 
 @dataclass(frozen=True)
 class HostModule:
-    """A diffusers network as module(x, t, **arguments), without the half of its output that is a learned variance."""
+    """A diffusers network as module(x, t, **arguments), without the half of its output that is a learned variance.
+
+    >>> import torch
+    >>> learned = HostModule(None, lambda module, x, t, arguments: (torch.cat([2 * x, x], dim=1),))
+    >>> learned(torch.ones(1, 1, 1, 1), torch.zeros(1)).ravel().tolist()
+    [2.0]
+    """
 
     module: Any
     call: Callable[[Any, Tensor, Tensor, Mapping[str, Any]], Any]
@@ -80,6 +99,14 @@ def architecture(module: Any) -> Architecture:
     ------
     ValueError
         For another kind; for one that takes more channels than it gives, as inpainting does.
+
+    Examples
+    --------
+    >>> from diffusers import UNet2DModel
+    >>> net = UNet2DModel(sample_size=8, in_channels=1, out_channels=1, block_out_channels=(8,), norm_num_groups=4,
+    ...                   layers_per_block=1, down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",))
+    >>> architecture(net).folder, architecture(net).shape(net.config)
+    ('unet', (1, 8, 8))
     """
     kind = type(module).__name__
     if kind not in ARCHITECTURES:

@@ -33,6 +33,12 @@ class HostConvention:
         From the path's time to the number that the network is told.
     wrap : callable or None
         Around the network, where the scheduler keeps a part of the model: EDM's preconditioning, a score's sign.
+
+    Examples
+    --------
+    >>> convention = HostConvention(RectifiedFlow(), "velocity", time_label=lambda t: 1000 * t)
+    >>> convention.denoiser(lambda x, t: 0 * x)(np.array([[4.0]]), 1.0).tolist()         # x_t = x~/2, and no velocity
+    [[2.0]]
     """
 
     path: NoisePath

@@ -60,6 +60,12 @@ class GridResult:
         Value of every starting grid that has a name: the catalogue, tangent and geodesic laws.
     message : str
         One sentence on how the search ended.
+
+    Examples
+    --------
+    >>> held = optimal_grid(Spectrum.from_eigenvalues([1.0, 0.01]), 3, 1.0, 10.0)
+    >>> held.active, held.converged, held.sigmas.round(3).tolist()            # the model may not be called below 1
+    (('sigma_min',), True, [10.0, 2.11, 1.0, 0.0])
     """
 
     sigmas: Float

@@ -41,6 +41,14 @@ class TimestepResult:
         The same for the optimal real-valued grid from the same first level: what rounding costs.
     converged : bool
         Whether no move of one timestep, or of a run of neighbours by one place, improves the value.
+
+    Examples
+    --------
+    >>> from eigenstep.paths import VPDiscrete
+    >>> path = VPDiscrete.from_betas(np.linspace(1e-4, 0.02, 1000))
+    >>> found = optimal_timesteps(Spectrum.from_eigenvalues([1.0, 0.01]), 3, path)
+    >>> found.timesteps.tolist(), 0 <= found.value / found.continuous_value - 1 < 1e-3              # whole ones cost little
+    ([999, 363, 161], True)
     """
 
     timesteps: Int
