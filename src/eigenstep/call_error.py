@@ -59,12 +59,12 @@ class CallError:
     def amplitude(self, sigma: Any) -> Any:
         """a(sigma), shaped like `sigma`; a complex `sigma` carries its derivative along."""
         x = np.log(sigma)
-        piece = np.clip(np.searchsorted(self._knots, np.real(x), side="right") - 1, 0, self._knots.size - 2)
-        inside = np.clip(np.real(x), self._knots[0], self._knots[-1])
-        offset = np.where(inside == np.real(x), x, inside) - self._knots[piece]
-        value = self._cubics[0][piece]
-        for coefficients in self._cubics[1:]:
-            value = value * offset + coefficients[piece]
+        inside = np.minimum(np.maximum(x.real, self._knots[0]), self._knots[-1])
+        piece = np.searchsorted(self._knots[1:-1], inside, side="right")
+        offset = np.where(inside == x.real, x, inside) - self._knots[piece]
+        value, *rest = self._cubics[:, piece]
+        for coefficients in rest:
+            value = value * offset + coefficients
         return value
 
     def variance(self, sigmas: ArrayLike) -> Float:

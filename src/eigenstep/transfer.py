@@ -174,26 +174,6 @@ def wiener_denoiser(lam: Float, error: CallError | None, units: Any) -> Callable
     return lambda x, sigma: wiener_gain(lam, sigma) * x + error.amplitude(sigma) * next(fresh)
 
 
-def _moment_maps(maps: Complex, sources: slice) -> Complex:
-    """Maps of states with noise -> the linear maps of (second moments of the state, 1), noise from some of the sources.
-
-    E[s_a s_b]' = sum_cd T_ac T_bd E[s_c s_d] + sum_j B_aj B_bj, over pairs a <= b; products carry the derivatives with them.
-    """
-    size = maps.shape[3]
-    injected = maps[:, :, :, :, size:][:, :, :, :, sources]
-    pairs = [(a, b) for a in range(size) for b in range(a, size)]
-    moments = np.zeros((*maps.shape[:3], len(pairs) + 1, len(pairs) + 1, maps.shape[5]), complex)
-    moments[:, :, :, -1, -1] = 1.0
-    for i, (a, b) in enumerate(pairs):
-        of_a, of_b = maps[:, :, :, a], maps[:, :, :, b]
-        moments[:, :, :, i, -1] = (injected[:, :, :, a] * injected[:, :, :, b]).sum(axis=3)
-        for j, (c, d) in enumerate(pairs):
-            moments[:, :, :, i, j] = of_a[:, :, :, c] * of_b[:, :, :, d]
-            if c != d:
-                moments[:, :, :, i, j] += of_a[:, :, :, d] * of_b[:, :, :, c]
-    return moments
-
-
 @dataclass(frozen=True)
 class Outcome:
     """What a run makes of each direction, for S grids and k directions.
@@ -320,47 +300,81 @@ def assembled(blocks: Float, windows: Int, columns: Int) -> Float:
     return total.reshape(size, size)[: n + 1, : n + 1]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class _Tangents:
+    """The maps of one grid of n steps with c sources each, and the derivatives of what they carry to the end.
+
+    `maps` (n, h, h, k); `states` (n, s, h, k), what one unit of each of the s = 1 + n c sources has become before every step:
+    the initial state, then the sources of every step in order; `pushes` (n, width, h, h + c, k), the derivatives of maps and
+    sources at the `windows` (n, width); `carried` (1 + width, n, width, h + c, k): w_{k+1} dT_k, of the grid and its shifted
+    ones.
+    """
+
+    maps: Float
+    states: Float
+    pushes: Float
+    carried: Float
+    windows: Int
+
+    def curvature(self, amounts: Float) -> Float:
+        """Second derivatives of the end of a run that `amounts` (s, k) of the sources join, summed: (n-1, n-1), inner levels.
+
+        Two changes in different steps: w_{k+1} dT_k dY_k, once for each order of the two; two changes in the same step:
+        w_{k+1} d^2 T_k Y_k.
+        """
+        n, width, size, columns, k = self.pushes.shape
+        joined = amounts[1:].reshape(n, columns - size, k)
+        inputs = np.concatenate([np.einsum("sk,nsrk->nrk", amounts, self.states), joined], axis=1)
+        # dY_k in every position, forward: dY_{k+1} = T_k dY_k + dT_k Y_k.
+        pushes = np.einsum("nlrck,nck->nlrk", self.pushes, inputs)
+        reached = np.zeros((n, n + 1, size, k))
+        for j in range(n - 1):
+            held = self.windows[j] >= 0
+            reached[j + 1] = np.einsum("rck,ack->ark", self.maps[j], reached[j])
+            reached[j + 1, self.windows[j, held]] += pushes[j, held]
+        rows = self.carried[0, :, :, :size].reshape(n, width, size * k)
+        across = np.matmul(rows, reached.reshape(n, n + 1, size * k).transpose(0, 2, 1))
+        crossed = assembled(across, self.windows, np.tile(np.arange(n + 1), (n, 1)))
+        within = _second(np.einsum("snlck,nck->snl", self.carried, inputs), self.windows)
+        total = crossed + crossed.T + assembled(within, self.windows, self.windows)
+        return np.asarray(total[1:-1, 1:-1])
+
+
+@dataclass(frozen=True, eq=False)
 class Jet:
     """What one grid makes of given starts, with first and second derivatives in ln sigma.
 
     `value` (q, k), `slope` (n+1, q, k); second derivatives stay in factors, since only their weighted sum is ever wanted.
+    A value is a sum over sources, the start and what every step adds, of an amount times what one unit of the source is at
+    the end: its coefficient, or that squared for a variance.
     """
 
     value: Float
     slope: Float
-    _maps: Float
-    _pushes: Float
-    _carried: Float
-    _states: Float
-    _windows: Int
+    _tangents: _Tangents
+    _ends: Float
+    _d_ends: Float
+    _amounts: Float
+    _squared: bool
 
     def weighted_curvature(self, weights: Float) -> Float:
         """sum_qi weights_qi d^2 value_qi / d ln sigma_a d ln sigma_b over inner levels: (n-1, n-1) for weights (q, k).
 
-        Two changes in different steps: w_{k+1} dT_k dY_k, once for each order of the two; two changes in the same step:
-        w_{k+1} d^2 T_k Y_k. The value is linear in its start, so that the weights can go there.
+        With a_s the weighted amount of a source and c_s its coefficient: sum a_s d^2 c_s, or, of squares,
+        2 sum a_s (dc_s dc_s^T + c_s d^2 c_s). What a run ends at is linear in its sources, so that all of them go in one.
 
         >>> from eigenstep.solvers import SOLVERS
         >>> run, = jets(SOLVERS["ddim"], np.array([1.0]), np.array([2.0, 1.0, 0.0]), [(1.0, 0.0)])
         >>> run.weighted_curvature(np.ones((1, 1))).round(6).tolist()    # of (1 + 2s)/5/(1 + s^2) at s = 1
         [[-0.2]]
         """
-        n, width, size, k = self._carried.shape[1:]
-        states = np.einsum("qnck,qk->nck", self._states, weights)
-        # dY_k in every position, forward: dY_{k+1} = T_k dY_k + dT_k Y_k.
-        pushes = np.einsum("nlrck,nck->nlrk", self._pushes, states)
-        reached = np.zeros((n, n + 1, size, k))
-        for j in range(n - 1):
-            held = self._windows[j] >= 0
-            reached[j + 1] = np.einsum("rck,ack->ark", self._maps[j], reached[j])
-            reached[j + 1, self._windows[j, held]] += pushes[j, held]
-        rows = self._carried[0].reshape(n, width, size * k)
-        across = np.matmul(rows, reached.reshape(n, n + 1, size * k).transpose(0, 2, 1))
-        crossed = assembled(across, self._windows, np.tile(np.arange(n + 1), (n, 1)))
-        within = _second(np.einsum("snlck,nck->snl", self._carried, states), self._windows)
-        total = crossed + crossed.T + assembled(within, self._windows, self._windows)
-        return np.asarray(total[1:-1, 1:-1])
+        amounts = np.einsum("qk,qsk->sk", weights, self._amounts)
+        if not self._squared:
+            return self._tangents.curvature(amounts)
+        doubled = 2 * amounts
+        curved = self._tangents.curvature(doubled * self._ends)
+        inner = self._d_ends[1:-1].reshape(curved.shape[0], doubled.size)
+        return np.asarray(curved + (inner * doubled.ravel()) @ inner.T)
 
 
 def jets(
@@ -391,41 +405,64 @@ def jets(
     [[0.0625]]
     """
     maps, windows = _complex_maps(solver, lam, _with_shifts(sigmas, solver.window), error)
-    own = slice(0, int(solver.stochastic))
+    tangents, ends, d_ends = _sources_at_the_end(maps, windows)
+    n, noisy, k = windows.shape[0], int(solver.stochastic), lam.size
+    per_step = (ends.shape[0] - 1) // n
+
+    def jet(amounts: Float, squared: bool) -> Jet:
+        factors = 2 * ends if squared else np.ones_like(ends)
+        return Jet(
+            value=np.einsum("qsk,sk->qk", amounts, ends**2 if squared else ends),
+            slope=np.einsum("ask,qsk->aqk", d_ends, amounts * factors),
+            _tangents=tangents,
+            _ends=ends,
+            _d_ends=d_ends,
+            _amounts=amounts,
+            _squared=squared,
+        )
+
     runs = []
     if starts:
-        of_states = _moment_maps(maps, own) if solver.stochastic else maps[:, :, :, :, : maps.shape[3]]
-        runs.append(_jet(of_states, windows, starts))
+        amounts = np.zeros((len(starts), ends.shape[0], k))
+        for amount, (initial, noise) in zip(amounts, starts, strict=True):
+            amount[0] = initial
+            if noisy:
+                amount[1::per_step] = noise
+        runs.append(jet(amounts, solver.stochastic))
     if error is not None:
-        runs.append(_jet(_moment_maps(maps, slice(own.stop, None)), windows, [(0.0, 1.0)]))
+        of_calls = np.zeros((1, n, per_step, k))
+        of_calls[:, :, noisy:] = 1.0
+        runs.append(jet(np.concatenate([np.zeros((1, 1, k)), of_calls.reshape(1, -1, k)], axis=1), True))
     return tuple(runs)
 
 
-def _jet(complex_maps: Complex, windows: Int, starts: Sequence[tuple[Any, Any]]) -> Jet:
-    """The jet of linear maps of some state whose first entry is what counts and whose last may be the constant 1."""
+def _sources_at_the_end(complex_maps: Complex, windows: Int) -> tuple[_Tangents, Float, Float]:
+    """The tangents of a grid's maps; what one unit of each source is at the end, (s, k), and its slopes, (n+1, s, k).
+
+    The sources are the initial state, then those of every step in order: s = 1 + n c.
+    """
     maps, slopes = complex_maps[0, :, 0].real, complex_maps.imag / _COMPLEX_STEP
-    n, size, _, k = maps.shape
-    states = np.zeros((len(starts), n + 1, size, k))
-    for state, (initial, noise) in zip(states, starts, strict=True):
-        state[0, -1] = noise
-        state[0, 0] = initial
+    n, size, columns, k = maps.shape
+    per_step = columns - size
     carry = np.zeros((n + 1, size, k))
     carry[n, 0] = 1.0
-    for j in range(n):
-        states[:, j + 1] = np.einsum("rck,qck->qrk", maps[j], states[:, j])
-        i = n - 1 - j
-        carry[i] = np.einsum("rck,rk->ck", maps[i], carry[i + 1])
+    for j in range(n - 1, -1, -1):
+        carry[j] = np.einsum("rck,rk->ck", maps[j, :, :size], carry[j + 1])
     carried = np.einsum("snlrck,nrk->snlck", slopes, carry[1:])
-    slope = np.einsum("nlck,qnck->qnlk", carried[0], states[:, :-1])
-    return Jet(
-        value=states[:, n, 0],
-        slope=_scatter(slope, windows, n).transpose(1, 0, 2),
-        _maps=maps,
-        _pushes=slopes[0],
-        _carried=carried,
-        _states=states[:, :-1],
-        _windows=windows,
-    )
+    added = np.einsum("nrck,nrk->nck", maps[:, :, size:], carry[1:])
+    ends = np.concatenate([carry[:1, 0], added.reshape(n * per_step, k)])
+    states = np.zeros((n, 1 + n * per_step, size, k))
+    states[0, 0, 0] = 1.0
+    for j in range(n - 1):
+        known = 1 + j * per_step  # the sources of later steps are not there yet
+        states[j + 1, :known] = np.einsum("rck,qck->qrk", maps[j, :, :size], states[j, :known])
+        states[j + 1, known : known + per_step] = maps[j, :, size:].transpose(1, 0, 2)
+    d_ends = _scatter(np.einsum("nlck,nqck->qnlk", carried[0, :, :, :size], states), windows, n)
+    own = 1 + np.arange(n * per_step).reshape(n, per_step)
+    for slot in range(windows.shape[1]):
+        used = np.flatnonzero(windows[:, slot] >= 0)
+        d_ends[own[used], windows[used, slot, None]] += carried[0, used, slot, size:]
+    return _Tangents(maps[:, :, :size], states, slopes[0], carried, windows), ends, d_ends.transpose(1, 0, 2)
 
 
 @dataclass(frozen=True)
