@@ -103,9 +103,31 @@ def test_many_step_counts_get_fewer_ticks():
     assert np.all(ticks == np.round(ticks))
 
 
+def test_on_logarithmic_steps_a_prediction_is_dotted_in_its_curves_colour_and_does_not_move_the_axes():
+    steps = np.array([3, 10, 100, 200])
+    errors = {"ours": 1.0 / steps**2, "near": 2.0 / steps**2, "far": 9.0 / steps**2}
+    plain = plots.error_against_steps(steps, errors, ours="ours", named=["near"], log_steps=True)
+    ax = plots.error_against_steps(
+        steps, errors, ours="ours", named=["near"], predicted={"near": 1e4 / steps**2}, log_steps=True
+    )
+    dotted = [line for line in ax.lines if line.get_linestyle() != "-"]
+    assert [line.get_color() for line in dotted] == [plots.NAMED[0]]
+    np.testing.assert_array_equal(dotted[0].get_ydata(), 1e4 / steps**2)
+    assert ax.get_ylim() == plain.get_ylim()
+    assert ax.get_xscale() == "log"
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["3", "5", "10", "20", "50", "100", "200"]
+
+
+def test_a_short_range_on_logarithmic_steps_has_plain_numbers_up_the_side():
+    ax = plots.error_against_steps([3, 100], {"ours": [1.0, 1.0], "far": [1.2, 2.9]}, ours="ours", log_steps=True)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["1", "1.5", "2", "3"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"predicted": {"farthest": STEPS}, "named": ["near"]}, r"`predicted` may speak of .* ours, near; got 'farthest'"),
+        ({"predicted": {"ours": [1.0]}}, r"`predicted\['ours'\]` must have one value per step count"),
         ({"ours": "mine"}, r"`errors` has no curve named 'mine'; it has ours, near"),
         ({"named": ["else"]}, r"`errors` has no curve named 'else'"),
         ({"steps": [1, 2]}, r"`errors\['ours'\]` must have one value per step count, got \(6,\) for 2"),

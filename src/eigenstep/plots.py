@@ -36,6 +36,8 @@ def error_against_steps(
     *,
     ours: str,
     named: Sequence[str] | None = None,
+    predicted: Mapping[str, ArrayLike] | None = None,
+    log_steps: bool = False,
     ylabel: str = "error",
     title: str = "",
     ax: Axes | None = None,
@@ -53,6 +55,10 @@ def error_against_steps(
     named : sequence of str, optional
         The other keys that get a colour and a label, at most six; the rest stay grey. None names the four
         that end lowest.
+    predicted : mapping of str to array_like, (m,), optional
+        For some of `ours` and `named` what a theory says instead, > 0: dotted, in the same colour.
+    log_steps : bool
+        Whether the axis of steps is logarithmic too, so that a power of the number of steps is a straight line.
     ylabel : str
         The axis label: name the objective and its unit here.
     title : str
@@ -63,7 +69,8 @@ def error_against_steps(
     Raises
     ------
     ValueError
-        `ours` or a name in `named` is not in `errors`, lengths differ, or an error is not positive.
+        `ours` or a name in `named` is not in `errors`, a name in `predicted` is neither, lengths differ, or an error is
+        not positive.
 
     Examples
     --------
@@ -73,11 +80,13 @@ def error_against_steps(
     """
     x = real_array(steps, "steps", ndim=1)
     curves = {name: np.asarray(values, dtype=np.float64) for name, values in errors.items()}
-    for name, values in curves.items():
-        if values.shape != x.shape:
-            raise ValueError(f"`errors[{name!r}]` must have one value per step count, got {values.shape} for {x.size}.")
-        if not np.all((values > 0) | np.isnan(values)):
-            raise ValueError(f"`errors[{name!r}]` must be positive to stand on a logarithmic axis, got {values.min()}.")
+    dotted = {name: np.asarray(values, dtype=np.float64) for name, values in (predicted or {}).items()}
+    for argument, mapping in (("errors", curves), ("predicted", dotted)):
+        for name, values in mapping.items():
+            if values.shape != x.shape:
+                raise ValueError(f"`{argument}[{name!r}]` must have one value per step count, got {values.shape} for {x.size}.")
+            if not np.all((values > 0) | np.isnan(values)):
+                raise ValueError(f"`{argument}[{name!r}]` must be positive to stand on a logarithmic axis, got {values.min()}.")
     if named is None:
         others = [name for name in curves if name != ours and np.isfinite(curves[name][-1])]
         named = sorted(others, key=lambda name: float(curves[name][-1]))[:4]
@@ -86,6 +95,10 @@ def error_against_steps(
             raise ValueError(f"`errors` has no curve named {name!r}; it has {', '.join(curves)}.")
     if len(named) > len(NAMED):
         raise ValueError(f"`named` must hold at most {len(NAMED)} names, got {len(named)}; leave the rest grey.")
+    coloured = [(ours, OURS), *zip(named, NAMED, strict=False)]
+    for name in dotted:
+        if name not in dict(coloured):
+            raise ValueError(f"`predicted` may speak of the curves in colour only, {', '.join(dict(coloured))}; got {name!r}.")
 
     ax = _axes(ax)
     for name, values in curves.items():
@@ -95,11 +108,21 @@ def error_against_steps(
         ax.plot(x, curves[name], color=colour, linewidth=1.5, zorder=2)
     ax.plot(x, curves[ours], color=OURS, linewidth=2.8, zorder=3, marker="o", markersize=4.5)
     ax.set_yscale("log")
+    shown = ax.get_ylim()
+    for name, colour in coloured:
+        if name in dotted:
+            ax.plot(x, dotted[name], color=colour, linewidth=1.3, linestyle=(0, (1, 2)), zorder=4)
+    # A prediction may leave the axes where it does not hold.
+    ax.set_ylim(shown)
     ax.set_xlabel("steps")
     ax.set_ylabel(ylabel)
-    _integer_ticks(ax, x)
+    if log_steps:
+        _log_step_ticks(ax, x)
+        if shown[1] < 1e3 * shown[0]:
+            _value_ticks(ax, *shown)
+    else:
+        _integer_ticks(ax, x)
     _title(ax, title, grey=len(curves) - 1 - len(named))
-    coloured = [(ours, OURS), *zip(named, NAMED, strict=False)]
     _label_ends(ax, [(name, colour, x, curves[name]) for name, colour in coloured])
     return ax
 
@@ -750,12 +773,25 @@ def _integer_ticks(ax: Axes, steps: Float) -> None:
     ax.margins(x=0.02)
 
 
+def _log_step_ticks(ax: Axes, steps: Float) -> None:
+    """A logarithmic axis of steps with ticks at the fewest, and at 5, 10, 20, 50, ... of them."""
+    from matplotlib.ticker import NullLocator
+
+    ax.set_xscale("log")
+    round_numbers = [m * 10.0**d for d in range(6) for m in (1, 2, 5)]
+    ticks = [float(steps.min()), *(tick for tick in round_numbers if 1.3 * steps.min() < tick <= steps.max())]
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.margins(x=0.02)
+
+
 def _value_ticks(ax: Axes, lowest: float, highest: float) -> None:
-    """Plain numbers on a logarithmic vertical axis: at 1, 2 and 5 of each decade where it is short, else at 1."""
+    """Plain numbers on a logarithmic vertical axis: at more of each decade the shorter it is."""
     from matplotlib.ticker import NullLocator
 
     decades = range(int(np.floor(np.log10(lowest))), int(np.ceil(np.log10(highest))) + 1)
-    marks = (1.0, 2.0, 5.0) if highest < 1e3 * lowest else (1.0,)
+    short = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if highest < 10 * lowest else (1.0, 2.0, 5.0)
+    marks = short if highest < 1e3 * lowest else (1.0,)
     ticks = [m * 10.0**d for d in decades for m in marks if lowest <= m * 10.0**d <= highest]
     ax.set_yticks(ticks, [f"{tick:.6g}" for tick in ticks])
     ax.yaxis.set_minor_locator(NullLocator())
