@@ -34,41 +34,26 @@ CALLS = (4, 6, 10)
 NODES = 96
 """Of the spectra: far fewer differ by less than any two grids."""
 
-REFERENCE_STEPS = {"mixture": 300, "network": 100}
 GAUGE_ITEMS = 400
 RESAMPLED = 400
 
 
 class Model:
-    """A denoiser, its range, its spectrum and its own converged endpoints."""
+    """A denoiser with its range, its spectrum, its gauge and its own converged endpoints."""
 
-    def __init__(self, name, noises):
-        exact = name in mixtures.DATASETS
-        if exact:
-            self.denoiser = mixtures.fitted(name)
-            shape, data = self.denoiser.item_shape, self.denoiser.draw(GAUGE_ITEMS, 7)
-            spectrum = self.denoiser.spectrum()
-            # EDM's range, 0.002 to 80 for data of standard deviation 0.5, in units of these data.
-            spread = math.sqrt(spectrum.trace / spectrum.dim)
-            self.low, self.high, self.path = 0.004 * spread, 160.0 * spread, None
-        else:
-            import shared_networks
-
-            self.denoiser = shared_networks.denoiser(name)
-            shape, data = self.denoiser.item_shape, shared_networks.images(name)[:GAUGE_ITEMS]
-            spectrum = Spectrum.from_samples(shared_networks.images(name, "train"))
-            self.low, self.high, self.path = self.denoiser.sigma_min, self.denoiser.sigma_max, self.denoiser.path
-            spread = math.sqrt(spectrum.trace / spectrum.dim)
-        self.lowest = tuple(np.geomspace(self.low, 0.2 * spread, 3))
-        curve = error_curve(self.denoiser, data, spectrum=spectrum, sigma_min=self.low, sigma_max=self.high)
-        self.spectrum, self.spread, self.error = spectrum.binned(NODES), spread, curve.call_error
+    def __init__(self, denoiser, data, spectrum, low, high, *, noises, reference_steps, path=None):
+        self.denoiser, self.low, self.high, self.path = denoiser, low, high, path
+        self.spread = math.sqrt(spectrum.trace / spectrum.dim)
+        self.lowest = tuple(np.geomspace(low, 0.2 * self.spread, 3))
+        curve = error_curve(denoiser, data, spectrum=spectrum, sigma_min=low, sigma_max=high)
+        self.spectrum, self.error = spectrum.binned(NODES), curve.call_error
         self.effective = effective_spectrum(curve, spectrum).binned(NODES)
-        self.states = self.high * item_noise(range(noises), shape, seed=2001)
-        steps = REFERENCE_STEPS["mixture" if exact else "network"]
-        fine = grid(karras_law(self.low, self.high, rho=7.0), steps, final=0.0)
-        self.endpoint = sample(self.denoiser, self.states, fine, solver="dpmpp_2m")
-        coarse = grid(karras_law(self.low, self.high, rho=7.0), steps // 2, final=0.0)
-        half = sample(self.denoiser, self.states, coarse, solver="dpmpp_2m")
+        self.states = high * item_noise(range(noises), data.shape[1:], seed=2001)
+        fine, coarse = (
+            grid(karras_law(low, high, rho=7.0), steps, final=0.0) for steps in (reference_steps, reference_steps // 2)
+        )
+        self.endpoint = sample(denoiser, self.states, fine, solver="dpmpp_2m")
+        half = sample(denoiser, self.states, coarse, solver="dpmpp_2m")
         self.endpoint_error = float(np.sqrt(squared_errors(half, self.endpoint).mean()))
 
     def grids(self, n):
@@ -95,6 +80,22 @@ class Model:
             "endpoint_error": self.endpoint_error, "standard_deviation": self.spread,
             "date": datetime.date.today().isoformat(),
         }  # fmt: skip
+
+
+def loaded(name, noises):
+    """The `Model` of a mixture or a shared network."""
+    if name in mixtures.DATASETS:
+        mixture = mixtures.fitted(name)
+        spectrum = mixture.spectrum()
+        # EDM's range, 0.002 to 80 for data of standard deviation 0.5, in units of these data.
+        spread = math.sqrt(spectrum.trace / spectrum.dim)
+        data = mixture.draw(GAUGE_ITEMS, 7)
+        return Model(mixture, data, spectrum, 0.004 * spread, 160.0 * spread, noises=noises, reference_steps=300)
+    import shared_networks
+
+    net, data = shared_networks.denoiser(name), shared_networks.images(name)[:GAUGE_ITEMS]
+    spectrum = Spectrum.from_samples(shared_networks.images(name, "train"))
+    return Model(net, data, spectrum, net.sigma_min, net.sigma_max, noises=noises, reference_steps=100, path=net.path)
 
 
 def _by(objective, *, floored=False, error=False, effective=False):
@@ -237,7 +238,7 @@ def run(name, folder, *, noises, solvers=SOLVERS, calls=CALLS):
 
     @functools.cache
     def model():
-        return Model(name, noises)
+        return loaded(name, noises)
 
     cells = []
     for solver in solvers:

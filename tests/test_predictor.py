@@ -1,0 +1,154 @@
+"""experiments/predictor.py: rank correlations of known orders, and a Gaussian, whose error the Gaussian predicts."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eigenstep import Spectrum, divergence
+from eigenstep.evaluation import squared_errors
+
+
+def _experiment(name):
+    """A script of experiments/, which is no package and not always on the path."""
+    place = Path(__file__).parents[1] / "experiments" / f"{name}.py"
+    if not place.is_file():
+        pytest.skip("no experiments/ beside these tests", allow_module_level=True)
+    spec = importlib.util.spec_from_file_location(name, place)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+_experiment("mixtures")
+predictor = _experiment("predictor")
+
+LAM = np.array([4.0, 1.0, 0.04, 0.01])
+
+
+def wiener(x, sigma):
+    return x * LAM / (LAM + sigma**2)
+
+
+@pytest.fixture(scope="module")
+def gaussian():
+    data = np.random.default_rng(0).standard_normal((200, 4)) * np.sqrt(LAM)
+    return predictor.Model(wiener, data, Spectrum.from_eigenvalues(LAM), 0.004, 160.0, noises=400, reference_steps=120)
+
+
+@pytest.fixture(scope="module")
+def cell(gaussian):
+    return gaussian.cell("ddim", 6)
+
+
+def test_spearman_of_known_orders():
+    said = [1.0, 2.0, 3.0, 4.0, 5.0]
+    measured = np.array([[10, 50, 10], [20, 40, 30], [30, 30, 20], [40, 20, 40], [50, 10, 50]])
+    # One neighbouring pair exchanged in five: 1 - 6 x 2/(5 x 24).
+    np.testing.assert_allclose(predictor.spearman(said, measured), [1.0, -1.0, 0.9], rtol=1e-12)
+
+
+def test_spearman_shares_the_ranks_of_ties_and_takes_infinity():
+    from scipy.stats import spearmanr
+
+    rng = np.random.default_rng(1)
+    said, measured = rng.integers(0, 6, 30).astype(float), rng.integers(0, 9, (30, 4)).astype(float)
+    said[3] = np.inf
+    expected = [spearmanr(said, column).statistic for column in measured.T]
+    np.testing.assert_allclose(predictor.spearman(said, measured), expected, rtol=1e-12)
+
+
+def test_on_a_gaussian_w2_is_the_mean_squared_error(gaussian, cell):
+    measured = np.mean(cell["squares"], axis=1) * 4
+    # The noises' second moments of 400 draws deviate by sqrt(2/400) = 7 % per direction, three times that at most.
+    np.testing.assert_allclose(cell["said"]["w2"], measured, rtol=0.21)
+    # The measured ranks move with the draw by as much, so near ties may change places.
+    assert predictor.spearman(cell["said"]["w2"], measured[:, None])[0] > 0.98
+    assert predictor.spearman(cell["said"]["kl"], measured[:, None])[0] < 0.9
+
+
+def test_every_grid_is_there_once_from_three_lowest_levels(gaussian, cell):
+    grids = list(cell["grids"].values())
+    assert len({tuple(sigmas) for sigmas in grids}) == len(grids)
+    assert {sigmas[0] for sigmas in grids} == {160.0}
+    assert {len(sigmas) for sigmas in grids} == {7}
+    karras = [cell["grids"][f"karras from {low:.3g}"][-2] for low in gaussian.lowest]
+    np.testing.assert_allclose(karras, [0.004, np.sqrt(0.004 * 0.2 * gaussian.spread), 0.2 * gaussian.spread], rtol=1e-12)
+
+
+def test_calls_are_what_a_solver_can_spend(gaussian):
+    assert gaussian.cell("heun", 4)["calls"] == 3
+    assert gaussian.cell("dpmpp_2m", 4)["calls"] == 4
+
+
+def test_what_is_said_is_the_librarys_own_divergence(gaussian, cell):
+    name, sigmas = next(iter(cell["grids"].items()))
+    place = list(cell["grids"]).index(name)
+    for title, options in {
+        "reverse_kl": {"objective": "reverse_kl"},
+        "kl floored": {"objective": "kl", "noise_floor": gaussian.spread},
+        "local": {"objective": "local"},
+        "w2 + error": {"objective": "w2", "denoiser_error": gaussian.error},
+    }.items():
+        assert cell["said"][title][place] == pytest.approx(divergence(gaussian.spectrum, sigmas, **options), rel=1e-12), title
+    both = cell["said"]["w2"][place] + cell["said"]["local"][place]
+    assert cell["said"]["w2 + local"][place] == pytest.approx(both, rel=1e-12)
+    # All errors of DDIM's steps have one sign in a direction, so that their sum is the whole error to first order.
+    assert cell["said"]["w2"][place] < cell["said"]["magnitudes"][place]
+
+
+def test_the_endpoint_is_converged(gaussian):
+    exact = gaussian.states * np.sqrt(LAM / (LAM + 160.0**2))
+    # A second-order solver of 120 steps over five decades.
+    assert np.sqrt(squared_errors(gaussian.endpoint, exact).mean()) < 0.005 * gaussian.spread
+    assert gaussian.endpoint_error > np.sqrt(squared_errors(gaussian.endpoint, exact).mean())
+
+
+def test_intervals_hold_the_value_and_shrink_without_spread(cell):
+    plain, drawn = predictor.correlations([cell])["w2"]
+    low, high = np.percentile(drawn[0], [0.5, 99.5])
+    assert low <= plain[0] <= high
+    same = {**cell, "squares": [[row[0]] * 50 for row in cell["squares"]]}
+    plain, drawn = predictor.correlations([same])["w2"]
+    np.testing.assert_allclose(drawn[0], plain[0], rtol=1e-12)
+
+
+def test_the_price_of_a_choice():
+    squares = [[4.0, 4.0], [1.0, 1.0], [9.0, 9.0]]
+    said = {name: [1.0, 2.0, 3.0] for name in predictor.PREDICTORS} | {"w2": [3.0, 1.0, 2.0]}
+    paid = predictor.prices([{"squares": squares, "said": said}])
+    assert paid["w2"] == [1.0]
+    assert paid["local"] == [2.0]
+
+
+def test_halves_that_disagree_show():
+    squares = [[1.0, 3.0], [2.0, 2.0], [3.0, 1.0]]
+    assert predictor.repeatability([{"squares": squares}]) == -1.0
+
+
+def test_a_second_call_goes_on_from_the_folder(tmp_path, monkeypatch, gaussian):
+    made = []
+    monkeypatch.setattr(predictor, "loaded", lambda name, noises: made.append(name) or gaussian)
+    first = predictor.run("some", tmp_path, noises=400, solvers=("ddim",), calls=(4, 6))
+    assert made == ["some"]
+    kept = sorted(path.name for path in tmp_path.iterdir())
+    assert kept == ["some-400-ddim-4.json", "some-400-ddim-6.json"]
+    second = predictor.run("some", tmp_path, noises=400, solvers=("ddim",), calls=(4, 6))
+    assert made == ["some"]
+    assert second == first == [json.loads((tmp_path / name).read_text()) for name in kept]
+
+
+def test_tables_have_a_row_for_every_model_and_its_kind_of_solver(gaussian, cell):
+    results = {"one": [cell], "two": [gaussian.cell("dpmpp_2m", 4)]}
+    text = predictor.table(results)
+    one_step, multistep = text.split("| multistep solvers: rho")
+    assert "| one |" in one_step
+    assert "| two |" not in one_step
+    assert "| two |" in multistep
+    rho = predictor.spearman(cell["said"]["kl"], np.mean(cell["squares"], axis=1)[:, None])[0]
+    assert f"| one | {rho:.2f} (" in one_step
+    assert "| ddim | 6 |" in predictor.by_cell(results)
