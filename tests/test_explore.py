@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from eigenstep.estimation import choose_spectrum
-from eigenstep.explore import Desk, Shelf, State
+from eigenstep.explore import Desk, Job, Shelf, State
 from eigenstep.gaussian import OBJECTIVES, divergence, retained_variance
 from eigenstep.grids import catalogue_grids
 from eigenstep.optimal import optimal_grid, rank
@@ -472,7 +472,7 @@ class TestServer:
         np.save(tmp_path / "data.npy", np.eye(4))
         monkeypatch.setattr(eigenstep.data, "accumulate", accumulate)
         shelf = Shelf()
-        job = shelf.job(shelf.measure(str(tmp_path / "data.npy")))
+        job = shelf.jobs.job(shelf.measure(str(tmp_path / "data.npy")))
         assert began.wait(10)
         job.cancelled = True
         go_on.set()
@@ -499,6 +499,238 @@ class TestServer:
                 serving.listen("127.0.0.1", port)
 
 
+class Wiener:
+    """A network on torch tensors that is the Wiener filter of N(0, 4 I), times a fault where one is asked for."""
+
+    item_shape = (1, 3, 4)
+    sigma_min, sigma_max = 0.05, 40.0
+    path = None
+
+    def __init__(self) -> None:
+        self.go_on, self.reached, self.broken = threading.Event(), threading.Event(), ""
+        self.go_on.set()
+
+    def __call__(self, x, sigma):
+        self.reached.set()
+        assert self.go_on.wait(30)
+        if self.broken:
+            raise RuntimeError(self.broken)
+        # Worse than the filter at high noise and better at low noise, so that there is a start level between.
+        return x * 4 / (4 + sigma**2) * (1 if sigma < 4 else 0.9)
+
+
+def ended(desk: Desk, job: str) -> dict:
+    for _ in range(600):
+        if desk.shelf.jobs.job(job).ended:
+            return desk.shelf.jobs.job(job).record()
+        time.sleep(0.05)
+    raise AssertionError("the job did not end")
+
+
+@pytest.fixture
+def beside():
+    """A desk with a small network beside it, and the network."""
+    pytest.importorskip("torch")
+    pytest.importorskip("PIL")
+    from eigenstep.explore.network import Network
+
+    items = 2 * np.random.default_rng(0).standard_normal((60, 1, 3, 4))
+    spectrum = Spectrum.from_samples(items, basis=12)
+    wiener, shelf = Wiener(), Shelf()
+    network = Network(wiener, spectrum, name="filter", data_name="noise", items=items, judges=6)
+    yield Desk(shelf, shelf.put("noise", spectrum), network), wiener
+    wiener.go_on.set()
+
+
+class TestNetwork:
+    def test_its_range_is_the_pages(self, beside):
+        desk, _ = beside
+        state = desk.state({})
+        assert (state.sigma_min, state.sigma_max, state.start_level) == (0.05, 40.0, 40.0)
+        assert desk.options()["range"] == (0.05, 40.0)
+        assert desk.options()["network"] == "filter"
+        assert desk.state({"path": "sd15"}).sigma_min == PATHS["sd15"]().sigma_min
+
+    def test_the_gauge_is_the_librarys(self, beside):
+        from eigenstep.models import profile
+
+        desk, _ = beside
+        network = desk.network
+        before = desk.about_network(desk.state({}))
+        assert (before["gauge"], before["measured"], before["compared"], before["job"]) == (None, False, None, None)
+        record = ended(desk, desk.measure_network())
+        assert record["error"] == ""
+        # Counted where the calls are made: what was promised is what was spent.
+        assert record["done"] == record["total"] == before["calls"]
+        known = desk.about_network(desk.state({}))
+        expected = profile(network._subject, network.spectrum, data=network.items, judges=6)
+        gauge = known["gauge"]
+        assert gauge["ratio"] == expected.curve.ratio.tolist()
+        band = 2 * expected.curve.ratio_standard_error
+        assert gauge["low"] == (expected.curve.ratio - band).tolist()
+        assert gauge["high"] == (expected.curve.ratio + band).tolist()
+        assert gauge["start_level"] is None or gauge["start_level"] == expected.curve.start_level()
+        assert known["endpoint_error"] == expected.endpoint_error
+        np.testing.assert_array_equal(network._measured.endpoint, expected.endpoint)
+
+    def test_samples_are_the_librarys(self, beside):
+        from eigenstep.evaluation import rmse
+        from eigenstep.models import generate, plan
+
+        desk, wiener = beside
+        ended(desk, desk.measure_network())
+        state = desk.state({"steps": "3", "eigenvalues": "sample"})
+        assert ended(desk, desk.compare_network(state))["error"] == ""
+        found = desk.about_network(state)["compared"]
+        measured = desk.network._measured
+        made = plan(measured, None, 3, solver="ddim")
+        rows = {row["role"]: row for row in found["rows"]}
+        assert found["reason"] == made.reason
+        assert rows["usual"]["name"] == made.hand.name
+        assert rows["usual"]["sigmas"] == made.hand.sigmas.tolist()
+        best = optimal_grid(desk.network.spectrum, 3, 0.05, 40.0).sigmas
+        assert rows["current"]["sigmas"] == best.tolist()
+        for role, grid in (("current", best), ("usual", made.hand.sigmas), ("planned", made)):
+            if role in rows:
+                items = np.asarray(generate(wiener, grid, 6, solver="ddim").double())
+                assert rows[role]["rmse"] == rmse(items, measured.endpoint)
+                assert rows[role]["ratio"] == rows[role]["rmse"] / rows["usual"]["rmse"]
+        assert rows["converged"]["rmse"] == 0
+        assert ("planned" in rows) == (made.chosen is not made.hand)
+
+    def test_pictures_are_of_the_samples(self, beside):
+        import base64
+        import io
+
+        from PIL import Image
+
+        desk, _ = beside
+        ended(desk, desk.measure_network())
+        state = desk.state({"steps": "3", "eigenvalues": "sample"})
+        ended(desk, desk.compare_network(state))
+        (row,) = [row for row in desk.about_network(state)["compared"]["rows"] if row["role"] == "converged"]
+        endpoint = desk.network._measured.endpoint
+        assert len(row["images"]) == len(endpoint) == 6
+        low, high = np.quantile(endpoint, [0.001, 0.999])
+        for address, item in zip(row["images"], endpoint, strict=True):
+            kind, data = address.split(",")
+            assert kind == "data:image/png;base64"
+            pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
+            # Rounded to 256 levels.
+            np.testing.assert_allclose(pixels / 255, np.clip((item[0] - low) / (high - low), 0, 1), atol=0.5 / 255 + 1e-9)
+
+    def test_moved_levels_and_start_levels_are_sampled(self, beside):
+        desk, _ = beside
+        ended(desk, desk.measure_network())
+        warm = desk.state({"steps": "2", "start_level": "8", "sigmas": "8,1,0"})
+        assert desk.about_network(warm)["compared"] is None
+        assert ended(desk, desk.compare_network(warm))["error"] == ""
+        (row,) = [row for row in desk.about_network(warm)["compared"]["rows"] if row["role"] == "current"]
+        assert (row["sigmas"], row["warm"], row["start_level"]) == ([8.0, 1.0, 0.0], True, 8.0)
+        # Of another grid nothing is known.
+        assert desk.about_network(desk.state({"steps": "2"}))["compared"] is None
+
+    @pytest.mark.parametrize(
+        ("query", "words"),
+        [
+            ({"solver": "euler_ancestral"}, "`solver` euler_ancestral adds noise of its own"),
+            ({"path": "edm"}, "`sigma_max` must be at most 40, where the network's range ends, got 80."),
+            ({"sigma_min": "0.01", "steps": "2", "sigmas": "40,0.02,0"}, "`sigma_min` must be at least 0.05"),
+        ],
+    )
+    def test_what_it_cannot_be_sampled_on(self, beside, query, words):
+        desk, _ = beside
+        ended(desk, desk.measure_network())
+        state = desk.state(query)
+        try:
+            error = ended(desk, desk.compare_network(state))["error"]
+        except ValueError as refused:
+            error = str(refused)
+        assert error.startswith(words)
+
+    def test_without_eigenvectors_there_is_no_start_level(self):
+        pytest.importorskip("torch")
+        from eigenstep.explore.network import Network
+
+        network = Network(Wiener(), Spectrum.from_eigenvalues([4.0] * 12), name="filter", data_name="theory")
+        assert network.record()["gauge"] is None
+        with pytest.raises(ValueError, match="`start_level` 8 lies below the network's 40, and the spectrum holds no eigenvec"):
+            network.check([8.0, 1.0, 0.0], "ddim")
+
+    def test_data_of_another_shape(self):
+        pytest.importorskip("torch")
+        from eigenstep.explore.network import Network
+
+        spectrum = Spectrum.from_eigenvalues([4.0] * 12)
+        with pytest.raises(ValueError, match=r"the model takes items of shape \(1, 3, 4\) and the data have \(1, 2, 6\)"):
+            Network(Wiener(), spectrum, name="filter", data_name="noise", items=np.zeros((4, 1, 2, 6)))
+        with pytest.raises(ValueError, match=r"items of shape \(1, 3, 4\) and the spectrum has 5 dimensions"):
+            Network(Wiener(), Spectrum.from_eigenvalues([4.0] * 5), name="filter", data_name="noise")
+
+    def test_the_page_answers_while_it_is_measured_and_it_can_be_stopped(self, beside):
+        desk, wiener = beside
+        wiener.reached.clear()
+        wiener.go_on.clear()
+        job = desk.measure_network()
+        assert wiener.reached.wait(30)
+        assert view(desk, steps=3)["optimum"]["converged"]
+        assert desk.about_network(desk.state({}))["job"] == job
+        # Whoever asks again joins the work that is under way.
+        assert desk.measure_network() == job
+        desk.shelf.jobs.job(job).cancelled = True
+        wiener.go_on.set()
+        assert ended(desk, job)["error"] == "Stopped; nothing was kept."
+        assert desk.about_network(desk.state({}))["job"] is None
+        assert ended(desk, desk.measure_network())["error"] == ""
+
+    def test_a_gauge_that_was_measured_before_a_stop_is_kept(self, beside, monkeypatch):
+        desk, _ = beside
+        gauged, tell = len(desk.network.items) * 25, Job.report
+
+        def stop_after_the_gauge(job, done, total):
+            job.cancelled = done > gauged
+            tell(job, done, total)
+
+        monkeypatch.setattr(Job, "report", stop_after_the_gauge)
+        assert ended(desk, desk.measure_network())["error"] == "Stopped; the gauge was kept."
+        known = desk.about_network(desk.state({}))
+        assert known["gauge"] is not None
+        assert not known["measured"]
+
+    def test_a_network_that_fails_is_a_sentence(self, beside):
+        desk, wiener = beside
+        wiener.broken = "out of\nmemory"
+        error = ended(desk, desk.measure_network())["error"]
+        assert error == "The network failed at σ = 40 (RuntimeError: out of memory)."
+        wiener.broken = ""
+        assert ended(desk, desk.measure_network())["error"] == ""
+        assert view(desk, steps=3)["optimum"]["converged"]
+
+    def test_the_server_passes_it_on(self, beside):
+        from starlette.testclient import TestClient
+
+        desk, _ = beside
+        with TestClient(serving.application(desk), base_url="http://localhost") as client:
+            early = client.post("/api/network/compare?steps=3").json()["job"]
+            assert ended(desk, early)["error"] == "The network is not measured yet: measure it first."
+            ended(desk, client.post("/api/network/measure").json()["job"])
+            ended(desk, client.post("/api/network/compare?steps=3").json()["job"])
+            known = client.get("/api/network?steps=3").json()
+            assert {row["role"] for row in known["compared"]["rows"]} >= {"current", "usual", "converged"}
+
+    def test_a_server_without_one_says_so(self, address):
+        status, answer, _ = ask(address, "/api/network")
+        assert status == 400
+        assert answer["error"].startswith("This server has no network: start it with `eigenstep explore --model FOLDER`")
+
+    def test_the_networks_own_path_gives_timesteps_and_takes_the_snippet(self, beside):
+        desk, wiener = beside
+        wiener.path = PATHS["edm"]()
+        answer = view(desk, steps=3)
+        assert answer["ours"]["timesteps"] == wiener.path.sigma_to_t(np.array(answer["ours"]["sigmas"][:-1])).tolist()
+        assert "pipe.scheduler = apply(sigmas, pipe.scheduler)" in desk.copied(desk.state({"steps": "3"}), "diffusers")
+
+
 class TestCommand:
     def start(self, *arguments: str) -> subprocess.Popen:
         command = [sys.executable, "-m", "eigenstep.cli", "explore", *arguments]
@@ -522,6 +754,29 @@ class TestCommand:
             _, errors = process.communicate(timeout=20)
         assert process.returncode in (0, 130)
         assert "Traceback" not in errors
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["--data", "FOLDER"], "`--data` is for a network beside the page: give --model as well, or leave it out."),
+            (["digits", "--model", "FOLDER"], "holds no config.json and no model_index.json; pass the folder"),
+            (["digits", "--model", "nowhere"], "`model` must be a folder of a diffusers pipeline or module:function"),
+            (["--model", "FOLDER"], "--model needs data: give --data"),
+            (["--model", "BUNDLED", "--data", "OTHER"], r"items of shape \(1, 32, 32\) and the data have \(1, 5, 5\)"),
+        ],
+    )
+    def test_a_network_that_is_none_ends_it_with_a_sentence(self, tmp_path, arguments, words):
+        pytest.importorskip("diffusers")
+        from eigenstep.cli.demo import bundled
+
+        np.save(tmp_path / "other.npy", np.zeros((4, 1, 5, 5)))
+        places = {"FOLDER": str(tmp_path), "BUNDLED": str(bundled()), "OTHER": str(tmp_path / "other.npy")}
+        process = self.start(*(places.get(each, each) for each in arguments), "--port", "0", "--no-browser")
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 2
+        last = errors.strip().splitlines()[-1]
+        assert last.startswith("eigenstep: ")
+        assert re.search(words, last), errors
 
     def test_a_taken_port_ends_it_with_a_sentence(self):
         with socket.socket() as taken:

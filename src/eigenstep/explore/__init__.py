@@ -10,7 +10,8 @@ out of reach of the keyboard and of screen readers, know nothing of neighbours, 
 
 
 from eigenstep.explore.answers import Desk
+from eigenstep.explore.jobs import Job, Jobs
 from eigenstep.explore.shelf import Shelf
 from eigenstep.explore.state import State
 
-__all__ = ["Desk", "Shelf", "State"]
+__all__ = ["Desk", "Job", "Jobs", "Shelf", "State"]

@@ -19,8 +19,9 @@ import numpy as np
 from eigenstep._checks import Float, choice
 from eigenstep._version import __version__
 from eigenstep.adapters import text
+from eigenstep.explore.jobs import Job
 from eigenstep.explore.shelf import Shelf
-from eigenstep.explore.state import State
+from eigenstep.explore.state import EDM_RANGE, State
 from eigenstep.gaussian import OBJECTIVES, divergence, retained_variance
 from eigenstep.grids import LAWS, catalogue_grids
 from eigenstep.optimal import GridResult, RankedGrid, optimal_grid, rank
@@ -31,6 +32,7 @@ from eigenstep.steps import local_shares, swept_angles
 
 if TYPE_CHECKING:
     from eigenstep.estimation import ChosenSpectrum
+    from eigenstep.explore.network import Network
 
 PATIENCE = 0.08
 """Seconds that an answer waits for the optimum before it goes out with a first guess in its place."""
@@ -50,11 +52,14 @@ class Desk:
     shelf : Shelf
     first : str
         The spectrum that an address without one means.
+    network : Network, optional
+        One to measure and sample with; its range of levels holds where an address names none.
     """
 
-    def __init__(self, shelf: Shelf, first: str = "cifar10") -> None:
+    def __init__(self, shelf: Shelf, first: str = "cifar10", network: Network | None = None) -> None:
         """Nothing is worked out yet."""
-        self.shelf, self.first = shelf, first
+        self.shelf, self.first, self.network = shelf, first, network
+        self._under_way = ""
         self._known: OrderedDict[tuple[Any, ...], Future[Any]] = OrderedDict()
         self._lock = threading.Lock()
         self._workers = ThreadPoolExecutor(3, thread_name_prefix="eigenstep")
@@ -63,7 +68,9 @@ class Desk:
 
     def state(self, query: Mapping[str, str]) -> State:
         """What a query string asks for."""
-        return State.from_query(query, spectrum=self.first)
+        if self.network is None:
+            return State.from_query(query, spectrum=self.first)
+        return State.from_query(query, spectrum=self.first, ends=self._ends, model_path=self.network.path)
 
     def view(self, state: State, *, patience: float = PATIENCE) -> dict[str, Any]:
         """Everything that the page draws at once.
@@ -154,11 +161,72 @@ class Desk:
             return _diffusers(state, sigmas)
         return text.FORMATS[form].write(sigmas, state.path or None)
 
+    def about_network(self, state: State) -> dict[str, Any]:
+        """What is known of the network, what it makes of the grid as it stands, and the job that is under way."""
+        network = self._network()
+        sigmas = self._levels(state, patience=0.0)
+        return {
+            **network.record(),
+            "compared": None if sigmas is None else network.compared(sigmas, state.solver),
+            "job": self._running(),
+        }
+
+    def measure_network(self) -> str:
+        """Begin to measure the network, or join the work that is under way; the id of the job."""
+        network = self._network()
+        return self._begin(Job(network.name, total=network.calls), network.measure)
+
+    def compare_network(self, state: State) -> str:
+        """Begin to sample on the grid as it stands; the id of the job."""
+        network = self._network()
+        if state.sigmas is not None:
+            network.check(state.sigmas, state.solver)
+
+        def compare(job: Job) -> str:
+            levels = self._levels(state, patience=None)
+            assert levels is not None
+            return network.compare(job, levels, state.solver)
+
+        return self._begin(Job(network.name), compare)
+
+    def _network(self) -> Network:
+        if self.network is None:
+            raise ValueError("This server has no network: start it with `eigenstep explore --model FOLDER`.")
+        return self.network
+
+    @property
+    def _ends(self) -> tuple[float, float]:
+        return EDM_RANGE if self.network is None else (self.network.sigma_min, self.network.sigma_max)
+
+    def _levels(self, state: State, *, patience: float | None) -> list[float] | None:
+        """The levels as they stand, moved or optimal; None where the search needs longer than `patience`."""
+        if state.sigmas is not None:
+            return list(state.sigmas)
+        if patience is None:
+            levels: list[float] = self._found(state, state.steps).sigmas.tolist()
+            return levels
+        try:
+            found: list[float] = self._optimum(state, state.steps).result(timeout=patience).sigmas.tolist()
+            return found
+        except (NotYet, CancelledError):
+            return None
+
+    def _running(self) -> str | None:
+        return self._under_way if self._under_way and not self.shelf.jobs.job(self._under_way).ended else None
+
+    def _begin(self, job: Job, work: Callable[[Job], str]) -> str:
+        """Start work with the network, unless some is under way: two at once would only slow each other down."""
+        with self._lock:
+            self._under_way = self._running() or self.shelf.jobs.begin(job, work)
+            return self._under_way
+
     def options(self) -> dict[str, Any]:
         """What the page's lists hold."""
         return {
             "version": __version__,
             "first": self.first,
+            "range": self._ends,
+            "network": None if self.network is None else self.network.name,
             "spectra": self.shelf.names(),
             "zoo": zoo_names(),
             "objectives": list(OBJECTIVES),
@@ -368,8 +436,10 @@ _DEFAULTS = {"solver": "ddim", "objective": "w2", "noise_floor": 0.0, "start": "
 
 def _diffusers(state: State, sigmas: Float) -> str:
     """A snippet for diffusers: of its own classes where they make these steps, of eigenstep's adapter where others must."""
-    if SOLVERS[state.solver].name == "ddim" and (state.path or "edm") in ("edm", *text.EULER_CONFIGS, *text.FLOW_SHIFTS):
-        return text.diffusers(sigmas, path=state.path or "edm")
+    # A network's own scheduler takes its levels; without one, a scheduler on EDM's path.
+    path = state.path or ("edm" if state.model_path is None else "")
+    if SOLVERS[state.solver].name == "ddim" and path in ("edm", *text.EULER_CONFIGS, *text.FLOW_SHIFTS):
+        return text.diffusers(sigmas, path=path)
     return "\n".join(
         [
             "from eigenstep.adapters.diffusers import apply",

@@ -83,6 +83,9 @@ def application(desk: Desk, *, hosts: tuple[str, ...] = ("localhost", "127.0.0.1
         Route("/api/drops", _answered(server.begin_drop), methods=["POST"]),
         Route("/api/drops/{drop}/files", _answered(server.receive_image), methods=["POST"]),
         Route("/api/drops/{drop}/measure", _answered(server.measure_drop), methods=["POST"]),
+        Route("/api/network", _answered(server.network)),
+        Route("/api/network/measure", _answered(server.measure_network), methods=["POST"]),
+        Route("/api/network/compare", _answered(server.compare_network), methods=["POST"]),
         Route("/api/jobs/{job}", _answered(server.job)),
         Route("/api/jobs/{job}/stop", _answered(server.stop), methods=["POST"]),
     ]
@@ -249,11 +252,21 @@ class _Server:
         name = Path(str(asked.get("name", ""))).name or "dropped"
         return {"job": self.desk.shelf.measure(str(folder), name=name, size=_size(asked), discard=True)}
 
+    async def network(self, request: Request) -> Any:
+        return await run_in_threadpool(lambda: self.desk.about_network(self.desk.state(request.query_params)))
+
+    async def measure_network(self, request: Request) -> Any:
+        return {"job": await run_in_threadpool(self.desk.measure_network)}
+
+    async def compare_network(self, request: Request) -> Any:
+        state = self.desk.state(request.query_params)
+        return {"job": await run_in_threadpool(self.desk.compare_network, state)}
+
     async def job(self, request: Request) -> Any:
-        return self.desk.shelf.job(request.path_params["job"]).record()
+        return self.desk.shelf.jobs.job(request.path_params["job"]).record()
 
     async def stop(self, request: Request) -> Any:
-        self.desk.shelf.job(request.path_params["job"]).cancelled = True
+        self.desk.shelf.jobs.job(request.path_params["job"]).cancelled = True
         return {}
 
     def _drop(self, request: Request) -> Path:

@@ -2,67 +2,19 @@
 
 from __future__ import annotations
 
-import secrets
 import shutil
 import threading
-import time
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from eigenstep.explore.jobs import Job, Jobs
 from eigenstep.explore.state import EDM_RANGE
 from eigenstep.spectrum import Spectrum, zoo_names
 
 if TYPE_CHECKING:
     from eigenstep.data import Measurement
     from eigenstep.estimation import ChosenSpectrum
-
-
-@dataclass
-class Job:
-    """Data that are being measured.
-
-    Attributes
-    ----------
-    name : str
-        What is shown.
-    done, total : int, int or None
-        Items read, and how many there are.
-    began : float
-        When, by `time.monotonic`.
-    key : str
-        That of the spectrum, once it is there.
-    error : str
-        Why there is none, in a sentence.
-    cancelled : bool
-        Whether the reader asked for it to stop.
-    """
-
-    name: str
-    done: int = 0
-    total: int | None = None
-    began: float = field(default_factory=time.monotonic)
-    key: str = ""
-    error: str = ""
-    cancelled: bool = False
-
-    def record(self) -> dict[str, Any]:
-        """What the bar shows."""
-        elapsed = time.monotonic() - self.began
-        return {
-            "name": self.name,
-            "done": self.done,
-            "total": self.total,
-            "per_second": self.done / elapsed if elapsed > 0 else 0.0,
-            "key": self.key,
-            "error": self.error,
-        }
-
-
-class Cancelled(Exception):
-    """The reader asked for the measurement to stop."""
 
 
 class Shelf:
@@ -72,6 +24,11 @@ class Shelf:
     ----------
     finish : callable
         From a finished measurement to its spectrum; it may add what the items say of how sure that is.
+
+    Attributes
+    ----------
+    jobs : Jobs
+        All that is under way on this server.
     """
 
     def __init__(self, finish: Callable[[Measurement], Spectrum] | None = None) -> None:
@@ -79,9 +36,8 @@ class Shelf:
         self._finish = finish or (lambda measurement: measurement.spectrum())
         self._kept: dict[str, Spectrum] = {}
         self._chosen: dict[tuple[str, str], ChosenSpectrum] = {}
-        self._jobs: dict[str, Job] = {}
+        self.jobs = Jobs()
         self._lock = threading.Lock()
-        self._one_at_a_time = threading.Lock()
 
     def names(self) -> list[str]:
         """Keys of all spectra: those that were put here first, then the zoo's."""
@@ -148,44 +104,16 @@ class Shelf:
         discard : bool
             Whether to delete the folder afterwards, because it holds copies only.
         """
-        job = Job(name or folder)
-        identity = secrets.token_hex(8)
-        with self._lock:
-            self._jobs[identity] = job
-        threading.Thread(target=self._work, args=(job, folder, size, discard), daemon=True).start()
-        return identity
 
-    def job(self, identity: str) -> Job:
-        """The job of that id."""
-        with self._lock:
-            if identity not in self._jobs:
-                raise ValueError("`job` is not known to this server, which may have been started again; measure once more.")
-            return self._jobs[identity]
+        def work(job: Job) -> str:
+            from eigenstep.data import accumulate, open_source
 
-    def _work(self, job: Job, folder: str, size: int | None, discard: bool) -> None:
-        from eigenstep.data import accumulate, open_source
+            source = open_source(folder, size=size, name=name or None)
+            spectrum = self._finish(accumulate(source, progress=job.report))
+            return self.put(str(spectrum.provenance["name"]), spectrum)
 
-        def report(done: int, total: int | None) -> None:
-            job.done, job.total = done, total
-            if job.cancelled:
-                raise Cancelled
-
-        try:
-            # Filters of warnings belong to the whole process; so does the memory that a second accumulator would take.
-            with self._one_at_a_time, warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                job.began = time.monotonic()
-                source = open_source(folder, size=size, name=None if job.name == folder else job.name)
-                spectrum = self._finish(accumulate(source, progress=report))
-            job.key = self.put(str(spectrum.provenance["name"]), spectrum)
-        except Cancelled:
-            job.error = "Stopped; nothing was kept."
-        except (ImportError, MemoryError, OSError, ValueError) as error:
-            job.error = str(error) or "There is not enough memory for this; shrink the images with `size`."
-        except BaseException as error:
-            # Whatever it was, the bar must not stand still for ever.
-            job.error = f"eigenstep failed on this data ({type(error).__name__}: {error}); please report it."
-            raise
-        finally:
+        def after() -> None:
             if discard:
                 shutil.rmtree(folder, ignore_errors=True)
+
+        return self.jobs.begin(Job(name or folder), work, after=after)

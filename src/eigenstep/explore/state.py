@@ -49,6 +49,8 @@ class State:
         Rows of `LAWS` that are drawn.
     sigmas : tuple of float, optional
         Levels that were moved by hand, n+1 of them; None for the optimum.
+    model_path : NoisePath, optional
+        That of the network beside the page, which holds where no other is named.
     """
 
     spectrum: str
@@ -65,10 +67,20 @@ class State:
     final: str = "zero"
     compare: tuple[str, ...] = WELL_KNOWN
     sigmas: tuple[float, ...] | None = None
+    model_path: NoisePath | None = None
 
     @classmethod
-    def from_query(cls, query: Mapping[str, str], *, spectrum: str) -> State:
-        """The state that a query string names; `spectrum` where it names none. An empty field counts as not given.
+    def from_query(
+        cls,
+        query: Mapping[str, str],
+        *,
+        spectrum: str,
+        ends: tuple[float, float] = EDM_RANGE,
+        model_path: NoisePath | None = None,
+    ) -> State:
+        """The state that a query string names; `spectrum` and the levels `ends` where it names none.
+
+        An empty field counts as not given.
 
         Raises
         ------
@@ -82,7 +94,7 @@ class State:
         """
         given = {key: value.strip() for key, value in query.items() if value.strip()}
         path = given.get("path", "")
-        low, high = EDM_RANGE
+        low, high = ends
         if path:
             known = PATHS[choice(path, PATHS, "path")]()
             low, high = known.sigma_min, known.sigma_max
@@ -104,6 +116,7 @@ class State:
             noise_floor=real_number(_number(given, "noise_floor", 0.0), "noise_floor", minimum=0.0),
             final=choice(given.get("final", "zero"), FINALS, "final"),
             compare=_compared(given.get("compare", ",".join(WELL_KNOWN))),
+            model_path=model_path,
         )
         check_start(state.objective, state.start)
         if state.final == "sigma-min" and low == 0:
@@ -127,8 +140,8 @@ class State:
 
     @property
     def noise_path(self) -> NoisePath | None:
-        """The path of that name."""
-        return PATHS[self.path]() if self.path else None
+        """The path of that name, else the network's."""
+        return PATHS[self.path]() if self.path else self.model_path
 
     @property
     def measure(self) -> dict[str, Any]:

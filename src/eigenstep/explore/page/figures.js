@@ -98,8 +98,9 @@ function wordWidth(words) {
   return words.length * 6.9;
 }
 
-/** Curves with their names at their ends; where the figure is narrow, the names stand in a line above it. */
-export function curves(host, { label, x, y, series, bars, height = 270 }) {
+/** Curves with their names at their ends; where the figure is narrow, the names stand in a line above it.
+ *  `bands`: [{style, points: [[x, low, high]]}], shaded behind; `marks`: [{x, words}], dashed lines across. */
+export function curves(host, { label, x, y, series, bars, bands, marks, height = 270 }) {
   const width = host.clientWidth;
   if (width < 80) return;
   const narrow = width < 430;
@@ -142,6 +143,19 @@ export function curves(host, { label, x, y, series, bars, height = 270 }) {
     const tall = bar.part * (base - top);
     svg.append(el("rect", { class: "bar", x: Math.min(a, b) + 1, width: Math.max(1, Math.abs(b - a) - 2), y: base - tall, height: tall }, el("title", {}, bar.title)));
   }
+  for (const band of bands || []) {
+    const [bottomMost, topMost] = [Math.min(...y.domain), Math.max(...y.domain)];
+    const inside = (value) => placeY(Math.min(topMost, Math.max(bottomMost, value)));
+    const upper = band.points.map(([a, , high]) => `${placeX(a).toFixed(1)} ${inside(high).toFixed(1)}`);
+    const lower = band.points.map(([a, low]) => `${placeX(a).toFixed(1)} ${inside(low).toFixed(1)}`).reverse();
+    svg.append(el("path", { class: `band f-${band.style}`, d: `M${[...upper, ...lower].join("L")}Z`, "clip-path": `url(#${frame})` }));
+  }
+  (marks || []).forEach((mark, k) => {
+    const at = placeX(mark.x);
+    const middle = (left + width - right) / 2;
+    svg.append(el("line", { class: "mark", x1: at, x2: at, y1: top, y2: height - bottom }));
+    svg.append(el("text", { class: "halo i-mark", x: at + (at < middle ? 6 : -6), y: top + 12 + 17 * k, "text-anchor": at < middle ? "start" : "end" }, mark.words));
+  });
 
   const ends = [];
   for (const one of series) {

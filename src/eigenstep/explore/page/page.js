@@ -180,6 +180,7 @@ async function refresh() {
     }
     if (line.held === null) {
       snippet();
+      lookAtNetwork();
       if (answer.optimum !== null) column();
     }
   } else {
@@ -592,6 +593,197 @@ function offerFormats() {
   }));
 }
 
+// ---------------------------------------------------------------- the network
+
+let network = null;
+let networkRun = 0;
+let followed = null;
+let sheetOf = null;
+
+/** What the server knows of the network, and of its samples on the grid as it stands. */
+async function lookAtNetwork() {
+  if (options.network === null) return;
+  const run = ++networkRun;
+  try {
+    const found = await ask(`/api/network?${query({ withCompare: false })}`);
+    if (run !== networkRun) return;
+    network = found;
+  } catch (error) {
+    tell(error);
+    return;
+  }
+  drawNetwork();
+  if (network.job && followed === null) followNetwork(network.job);
+}
+
+function drawNetwork() {
+  const { gauge, compared, measured } = network;
+  $("network").hidden = false;
+  $("network-title").textContent = `The network: ${network.name}`;
+  $("network-line").textContent = `On ${network.data}: items of ${network.item_shape.join(" × ")}, levels from ${shown(network.sigma_min, 3)} to ${shown(network.sigma_max, 4)}`;
+  $("network-measure").hidden = measured;
+  $("network-compare").hidden = !measured;
+  const idle = followed === null;
+  $("network-measure").disabled = !idle;
+  $("network-compare").disabled = !idle || compared !== null || answer?.optimum === null;
+  $("gauge").hidden = gauge === null;
+  if (gauge) drawGauge(gauge, compared);
+  if (compared) sheetOf = compared;
+  $("samples").hidden = sheetOf === null;
+  $("sheet").classList.toggle("stale", compared === null);
+  if (sheetOf) drawSamples(sheetOf, compared === null);
+  if (idle) {
+    const items = network.items ? `its error on ${network.items.toLocaleString("en")} items of the data at every level of noise, and ` : "";
+    networkNote(measured ? (compared ? "" : "Sample the grid above, the network’s own plan and the best usual grid, all from the same noise.")
+      : `This measures ${items}where its own runs from ${network.judges} noises converge: ${network.calls.toLocaleString("en")} network calls. The page stays usable meanwhile.`);
+  }
+}
+
+function networkNote(words) {
+  $("network-note").textContent = words;
+  $("network-note").hidden = !words;
+}
+
+function drawGauge(gauge, compared) {
+  const least = Math.min(...gauge.ratio);
+  const best = gauge.sigmas[gauge.ratio.indexOf(least)];
+  $("gauge-line").textContent = `Its error on ${gauge.items.toLocaleString("en")} items over that of the best linear filter, the Gaussian’s bound. Below 1 it sees more than the covariance: ${shown(least, 2)} at σ = ${shown(best, 2)}. Shaded: two standard errors.`;
+  const planned = compared?.rows.find((row) => row.role === "planned" && row.warm);
+  const marks = [];
+  if (gauge.start_level !== null) marks.push({ x: gauge.start_level, words: `start level ${shown(gauge.start_level, 3)}` });
+  if (planned && Math.abs(planned.start_level / gauge.start_level - 1) < 0.01) marks[0].words += ": its plan starts here";
+  else if (planned) marks.push({ x: planned.start_level, words: `its plan starts at ${shown(planned.start_level, 3)}` });
+  curves($("gauge-figure"), {
+    label: "Error of the network over the Gaussian bound, against the noise level, with the start level",
+    x: { domain: [gauge.sigmas[0], gauge.sigmas[gauge.sigmas.length - 1]], log: true, title: "noise level σ: noise at the left, data at the right" },
+    y: { domain: padded([...gauge.low, ...gauge.high, 1]), log: true, line: 1, title: "error / Gaussian bound" },
+    bands: [{ style: "ours", points: gauge.sigmas.map((sigma, k) => [sigma, gauge.low[k], gauge.high[k]]) }],
+    series: [{ name: "", style: "ours", points: gauge.sigmas.map((sigma, k) => [sigma, gauge.ratio[k]]) }],
+    marks,
+  });
+  const button = $("gauge-start");
+  button.hidden = gauge.start_level === null || !network.warm;
+  button.textContent = gauge.start_level === null ? "" : `Start at σ = ${shown(gauge.start_level, 3)}`;
+}
+
+const ROLES = {
+  current: ["the grid above", "before: the grid you had"], planned: ["planned for this network"], usual: ["best usual grid"], converged: ["where they all lead"],
+};
+const ROLE_ORDER = Object.keys(ROLES);
+
+function drawSamples(compared, stale) {
+  $("samples-line").textContent = `${compared.nfe} network calls of ${SOLVERS[compared.solver] || compared.solver} each; RMSE from the converged samples over ${compared.noises} noises${compared.rows[0].images.length ? `, of which ${compared.rows[0].images.length} are shown` : ""}.`;
+  $("samples-reason").textContent = `${compared.reason}${compared.rows[0].images.length ? "" : " Items of this shape are no pictures, so none are shown."}`;
+  const usual = compared.rows.find((row) => row.role === "usual");
+  const rows = compared.rows.slice().sort((a, b) => ROLE_ORDER.indexOf(a.role) - ROLE_ORDER.indexOf(b.role));
+  $("sheet").replaceChildren(...rows.map((row) => {
+    const strip = document.createElement("div");
+    strip.className = `strip ${row.role}`;
+    strip.dataset.role = row.role;
+    const about = document.createElement("div");
+    about.className = "about";
+    const name = document.createElement("b");
+    name.textContent = ROLES[row.role][stale && row.role === "current" ? 1 : 0];
+    const number = document.createElement("span");
+    number.className = "rmse";
+    number.dataset.value = row.rmse;
+    number.textContent = row.role === "converged" ? "converged" : `RMSE ${shown(row.rmse, 3)}`;
+    about.append(name, number);
+    if (row.role === "usual") about.append(`, ${row.name}`);
+    else if (row.ratio !== null && row.role !== "converged") {
+      const change = Math.round(100 * (row.ratio - 1));
+      about.append(change === 0 ? ", as the usual one" : `, ${Math.abs(change)} % ${change < 0 ? "less" : "more"} than ${usual.name}`);
+    }
+    if (row.warm) about.append(`; starts at σ = ${shown(row.start_level, 3)}`);
+    if (row.role === "planned") {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "quiet";
+      button.id = "take-plan";
+      button.textContent = "Take its levels";
+      button.addEventListener("click", () => takeLevels(row));
+      about.append(document.createElement("br"), button);
+    }
+    const items = document.createElement("div");
+    items.className = "items";
+    items.append(...row.images.map((address, k) => {
+      const image = document.createElement("img");
+      image.src = address;
+      image.alt = `${ROLES[row.role][0]}, sample ${k + 1}`;
+      return image;
+    }));
+    strip.append(about, items);
+    return strip;
+  }));
+}
+
+/** The plan becomes the grid above, its start level included. */
+function takeLevels(row) {
+  for (const name of ["path", "sigma_min", "sigma_max"]) $(name).value = "";
+  $("final").value = "zero";
+  $("steps").value = row.sigmas.length - 1;
+  $("start_level").value = row.sigmas[0] < network.sigma_max * (1 - 1e-9) ? row.sigmas[0] : "";
+  moved = row.sigmas.slice();
+  $("result").scrollIntoView({ behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
+  update();
+}
+
+/** The bar of a job of the network, until it ends; the page stays usable meanwhile. */
+async function followNetwork(identity) {
+  followed = identity;
+  drawNetwork();
+  $("network-progress").hidden = false;
+  $("network-stop").disabled = false;
+  let ended = "";
+  try {
+    for (;;) {
+      const { done, total, per_second: pace, key, error } = await ask(`/api/jobs/${identity}`);
+      if (error) throw new Refusal(error);
+      if (key) break;
+      const left = total && pace > 0 ? `, ${Math.ceil((total - done) / pace)} s left` : "";
+      $("network-progress-text").textContent = `${total ? "Measuring the network" : "Comparing grids on the network"}: ${done.toLocaleString("en")}${total ? ` of ${total.toLocaleString("en")}` : ""} calls${left}`;
+      if (total) {
+        $("network-bar").max = total;
+        $("network-bar").value = done;
+      } else {
+        $("network-bar").removeAttribute("value");
+      }
+      await new Promise((wait) => setTimeout(wait, 250));
+    }
+  } catch (error) {
+    if (error instanceof Refusal) ended = error.message;
+    else tell(error);
+  } finally {
+    followed = null;
+    $("network-progress").hidden = true;
+  }
+  await lookAtNetwork();
+  if (ended.startsWith("Stopped")) networkNote(ended);
+  else if (ended) say(ended);
+}
+
+async function beginNetwork(work) {
+  try {
+    const { job: identity } = await ask(`/api/network/${work}?${query({ withCompare: false })}`, { method: "POST" });
+    if (followed === null) await followNetwork(identity);
+  } catch (error) {
+    tell(error);
+  }
+}
+
+$("network-measure").addEventListener("click", () => beginNetwork("measure"));
+$("network-compare").addEventListener("click", () => beginNetwork("compare"));
+$("network-stop").addEventListener("click", () => {
+  $("network-stop").disabled = true;
+  if (followed) ask(`/api/jobs/${followed}/stop`, { method: "POST" }).catch(tell);
+});
+$("gauge-start").addEventListener("click", () => {
+  $("start_level").value = Number(network.gauge.start_level.toPrecision(6));
+  $("more").open = true;
+  moved = null;
+  update();
+});
+
 // ---------------------------------------------------------------- data
 
 let job = null;
@@ -747,7 +939,9 @@ async function begin() {
   offerSpectra();
   offer($("solver"), Object.keys(options.solvers).map((name) => [name, SOLVERS[name] || name]));
   offer($("objective"), options.objectives.map((name) => [name, OBJECTIVES[name]?.[0] || name]));
-  offer($("path"), [["", "none: EDM’s range, 0.002 to 80"], ...Object.entries(options.paths).map(([name, [low, high]]) => [name, `${name}: ${shown(low, 3)} to ${shown(high, 4)}`])]);
+  const [low, high] = options.range;
+  const none = options.network === null ? "none: EDM’s range" : "the network’s own";
+  offer($("path"), [["", `${none}, ${shown(low, 3)} to ${shown(high, 4)}`], ...Object.entries(options.paths).map(([name, [low, high]]) => [name, `${name}: ${shown(low, 3)} to ${shown(high, 4)}`])]);
   recall();
   offerFormats();
   if (matchMedia("(min-width: 1400px)").matches) $("more").open = true;
@@ -764,5 +958,6 @@ addEventListener("resize", () => {
   width = innerWidth;
   drawGrid();
   drawFigures();
+  if (network) drawNetwork();
 });
 begin().catch(tell);
