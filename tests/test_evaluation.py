@@ -513,6 +513,22 @@ def test_the_command_refuses_in_one_line(files):
         assert len(result.stderr.strip().splitlines()) == 1
 
 
+def test_what_the_model_is_told_is_kept_and_must_be_told_again(files):
+    folder, arguments = files
+    with open(folder / "mine.py", "a") as stream:
+        stream.write("\ndef told(*, prompt):\n    return Wiener()\n")
+    arguments[0] = f"{folder}/mine.py:told"
+    result = command(*arguments, "--steps", "3", "--solvers", "ddim", "--prompt", "a cat", "--format", "json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["settings"]["conditions"] == {"prompt": "a cat"}
+    other = command(*arguments, "--steps", "3", "--solvers", "ddim", "--prompt", "a dog", "--resume")
+    assert other.exit_code == 2
+    assert "begun with another conditions" in other.stderr
+    wrong = command(*arguments, "--steps", "3", "--solvers", "ddim", "--prompt", "a cat", "--guidance", "5", "--resume")
+    assert wrong.exit_code == 2
+    assert "cannot be made with prompt, guidance_scale by name (got an unexpected keyword argument" in wrong.stderr
+
+
 def test_ctrl_c_ends_with_130_and_says_how_to_go_on(files, monkeypatch):
     folder, arguments = files
     add = Store.add

@@ -12,6 +12,7 @@ import numpy as np
 from eigenstep._checks import choice, integer
 from eigenstep.cli.compare import step_counts
 from eigenstep.cli.errors import say, terminable
+from eigenstep.cli.model import loading_options
 from eigenstep.cli.options import QUIET, READING, SOURCE_OPTIONS, with_options
 from eigenstep.cli.progress import progress
 from eigenstep.cli.records import json_text
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
 @click.option("--sigma-min", type=float, metavar="S", help="Lowest level to call the model at. Default: its own.")
 @click.option("--sigma-max", type=float, metavar="S", help="Level to start at. Default: the model's own.")
 @click.option("--label", type=int, metavar="K", help="Class that a conditional model is told.")
+@click.option("--prompt", metavar="TEXT", help="Prompt that the model is told, encoded by the pipeline in its folder.")
+@click.option("--negative-prompt", metavar="TEXT", help="What to guide away from. Default: what the pipeline takes.")
 @click.option("--guidance", type=float, metavar="G", help="Classifier-free guidance scale.")
 @click.option("--variant", metavar="NAME", help="Of the files of a pipeline, such as fp16.")
 @click.option("--allow-pickle", is_flag=True, help="Read weights that are not safetensors: such a file can run any code.")
@@ -107,10 +110,8 @@ def command(
     data, data_name = _items(source, integer(items, "items", minimum=20), quiet, **reading)
     planned_on = None if spectrum is None else spectrum_of(spectrum, quiet)[0]
     kinds = None if labels is None else _labels(labels)[: len(data)]
-    told = {"labels": options.pop("label"), "guidance_scale": options.pop("guidance"), "variant": options.pop("variant")}
-    model_options = {key: value for key, value in told.items() if value is not None}
-    if options.pop("allow_pickle"):
-        model_options["allow_pickle"] = True
+    told = {name: options.pop(name) for name in ("label", "prompt", "negative_prompt", "guidance", "variant", "allow_pickle")}
+    model_options = loading_options(**told)
     try:
         with terminable(), progress("evaluating", quiet) as report:
             found = evaluate(

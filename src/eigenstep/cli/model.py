@@ -58,6 +58,8 @@ class Planned:
     measured: ModelProfile
     model: str
     data: str
+    conditions: Mapping[str, Any]
+    """What the model was told of labels, prompts and guidance; None for what it was not."""
 
     @property
     def calls(self) -> int:
@@ -119,7 +121,9 @@ def plan_for_model(
     cold = cold or form in FORMATS
     if choice(target, TARGETS, "target") == "data" and cold:
         raise ValueError("`target` data needs a warm start: leave out --cold, and use --format table or json.")
-    host = Model(model, _loading(**options))
+    choice(options["timesteps"], ("fractional", "integer"), "timesteps")
+    told = loading_options(**options)
+    host = Model(model, told)
     kept, source = _named(given, gauge_data)
     opened = None if source is None else _opened(source, encode_with, device, reading)
     with terminable():
@@ -140,24 +144,41 @@ def plan_for_model(
             )  # fmt: skip
         with _counted("comparing grids", None, quiet) as report:
             plan = plan_of(measured, None, steps, solver=solver, progress=report)
-    made = Planned(plan, measured, host.name, material.name)
+    conditions = {name: told.get(name) for name in ("labels", "prompt", "negative_prompt", "guidance_scale")}
+    made = Planned(plan, measured, host.name, material.name, conditions)
     if output is not None:
         _save(made, material, output, quiet)
     click.echo(_written(made, form))
 
 
-def _loading(
-    *, label: int | None, guidance: float | None, variant: str | None, dtype: str | None, allow_pickle: bool, timesteps: str
+def loading_options(
+    *,
+    label: int | None,
+    prompt: str | None,
+    negative_prompt: str | None,
+    guidance: float | None,
+    variant: str | None,
+    allow_pickle: bool,
+    dtype: str | None = None,
+    timesteps: str = "fractional",
 ) -> dict[str, Any]:
-    """The options that `load_denoiser` is told: those that differ from its own."""
-    choice(timesteps, ("fractional", "integer"), "timesteps")
-    told = {"labels": label, "guidance_scale": guidance, "variant": variant, "dtype": dtype}
-    named: dict[str, Any] = {key: value for key, value in told.items() if value is not None}
-    if allow_pickle:
-        named["allow_pickle"] = True
-    if timesteps != "fractional":
-        named["timesteps"] = timesteps
-    return named
+    """What the options tell `load_denoiser`, or the function that makes the model: those that differ from its own.
+
+    >>> quiet = {"label": None, "negative_prompt": None, "variant": None, "allow_pickle": False}
+    >>> loading_options(prompt="a cat", guidance=5.0, **quiet)
+    {'prompt': 'a cat', 'guidance_scale': 5.0}
+    """
+    told = {
+        "labels": label,
+        "prompt": prompt,
+        "negative_prompt": negative_prompt,
+        "guidance_scale": guidance,
+        "variant": variant,
+        "dtype": dtype,
+        "allow_pickle": allow_pickle or None,
+        "timesteps": None if timesteps == "fractional" else timesteps,
+    }
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def _named(given: str | None, gauge_data: str | None) -> tuple[tuple[Spectrum, str] | None, str | None]:
@@ -262,6 +283,7 @@ def _record(made: Planned) -> dict[str, Any]:
     return {
         **json.loads(made.plan.to_json()),
         "model": made.model,
+        "conditions": dict(made.conditions),
         "path": repr(path),
         "sigma_min": measured.sigma_min,
         "steps": made.plan.n,

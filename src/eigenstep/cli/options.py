@@ -139,6 +139,8 @@ MODEL_OPTIONS = (
         help="No warm start: for programs that begin with plain noise. The --format of a host implies it.",
     ),
     click.option("--label", type=int, metavar="K", help="Class that a conditional model is told."),
+    click.option("--prompt", metavar="TEXT", help="Prompt that the model is told, encoded by the pipeline in its folder."),
+    click.option("--negative-prompt", metavar="TEXT", help="What to guide away from. Default: what the pipeline takes."),
     click.option("--guidance", type=float, metavar="G", help="Classifier-free guidance scale."),
     click.option("--variant", metavar="NAME", help="Of the files of a pipeline, such as fp16."),
     click.option("--allow-pickle", is_flag=True, help="Read weights that are not safetensors: such a file can run any code."),
@@ -149,8 +151,8 @@ MODEL_OPTIONS = (
 """A pretrained network to plan for."""
 
 FOR_MODELS = (
-    "gauge_data", "items", "encode_with", "target", "judges", "seed", "cold", "label", "guidance", "variant", "allow_pickle",
-    "dtype", "device", "network_batch",
+    "gauge_data", "items", "encode_with", "target", "judges", "seed", "cold", "label", "prompt", "negative_prompt", "guidance",
+    "variant", "allow_pickle", "dtype", "device", "network_batch",
 )  # fmt: skip
 """Names of the options that mean something beside --model only."""
 

@@ -448,6 +448,7 @@ def evaluate(
         "data": _digest(items),
         "data_name": name,
         "model": source.name,
+        "conditions": _plain(source.options),
         "spectrum": planned_on,
         "target": target,
         "item_shape": list(items.shape[1:]),
@@ -680,6 +681,11 @@ def _evaluation(
         cells=cells,
         sheets=sheets,
     )
+
+
+def _plain(options: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a model was told that can be written down: a prompt, a class, guidance; None where it was told nothing."""
+    return {name: value for name, value in options.items() if isinstance(value, str | int | float)} or None
 
 
 def _digest(items: Float) -> str:

@@ -98,6 +98,13 @@ class Model:
         options = dict(self.options)
         if device is not None and "device" in inspect.signature(function).parameters:
             options["device"] = device
+        try:
+            inspect.signature(function).bind(*arguments, **options)
+        except TypeError as error:
+            told = ", ".join(options) or "nothing"
+            raise ValueError(
+                f"`model` {str(self.source)!r} cannot be made with {told} by name ({error}); leave out what it does not take."
+            ) from None
         denoiser = function(*arguments, **options)
         if not callable(denoiser):
             raise ValueError(f"`model` {str(self.source)!r} must return a denoiser D(x, sigma), got {type(denoiser).__name__}.")

@@ -13,6 +13,7 @@ from eigenstep._torch import diffusers_module, torch_device, torch_dtype
 from eigenstep.models.architectures import ARCHITECTURES, Conditions, HostModule, architecture, tokens
 from eigenstep.models.denoiser import TIMESTEPS, Denoiser, GuidedDenoiser
 from eigenstep.models.network import TorchNetwork
+from eigenstep.models.prompts import encoded_prompt
 from eigenstep.models.schedulers import scheduler_convention
 
 INDEX = "model_index.json"
@@ -28,6 +29,8 @@ def load_denoiser(
     *,
     labels: Any = None,
     negative_labels: Any = None,
+    prompt: str | None = None,
+    negative_prompt: str | None = None,
     prompt_embeds: Any = None,
     negative_prompt_embeds: Any = None,
     pooled_prompt_embeds: Any = None,
@@ -46,8 +49,8 @@ def load_denoiser(
 ) -> Denoiser:
     """The denoiser D(x~, sigma) of a diffusers pipeline: its network, with the path and prediction its scheduler states.
 
-    Only the network and the scheduler are read: no text encoder, no autoencoder. With guidance the denoiser is the guided
-    one, D_u + g (D_c - D_u), so that what is measured is what will be sampled.
+    Only the network and the scheduler are read, and for a prompt the text encoders, which are let go again. With guidance
+    the denoiser is the guided one, D_u + g (D_c - D_u), so that what is measured is what will be sampled.
 
     Parameters
     ----------
@@ -56,9 +59,12 @@ def load_denoiser(
         in it or beside it; or a pipeline in memory, whose network is used as it is, not copied.
     labels, negative_labels : int, or list of one per item
         Class labels; the negative one is guided away from (DiT's default: its null class).
+    prompt, negative_prompt : str
+        Encoded by the pipeline itself, for all items alike: of Stable Diffusion 1 and 2, and XL. What is guided away from
+        without a negative one is what the pipeline takes.
     prompt_embeds, negative_prompt_embeds : (1 or batch, tokens, width) tensor
     pooled_prompt_embeds, negative_pooled_prompt_embeds : (1 or batch, width) tensor
-        What the pipeline's `encode_prompt` returns.
+        What the pipeline's `encode_prompt` returns, for pipelines or prompts of other kinds.
     guidance_scale : float
         g; 1 for none.
     guidance_embedding : float
@@ -116,6 +122,29 @@ def load_denoiser(
     if image_size is None and shape is not None and len(shape) == 3:
         image_size = (8 * shape[1], 8 * shape[2])
     convention = scheduler_convention(host, tokens=tokens(known, module.config, shape))
+    if prompt is not None or negative_prompt is not None:
+        embeddings = {
+            "prompt_embeds": prompt_embeds,
+            "negative_prompt_embeds": negative_prompt_embeds,
+            "pooled_prompt_embeds": pooled_prompt_embeds,
+            "negative_pooled_prompt_embeds": negative_pooled_prompt_embeds,
+        }
+        given = [name for name, value in embeddings.items() if value is not None]
+        if given or prompt is None:
+            why = f"beside `{given[0]}`" if given else "without `prompt`"
+            raise ValueError(f"`{'negative_prompt' if prompt is None else 'prompt'}` means nothing {why}; give one of them.")
+        embeddings |= encoded_prompt(
+            Path(source).expanduser() if isinstance(source, (str, os.PathLike)) else source,
+            prompt,
+            negative_prompt=negative_prompt,
+            guided=guidance != 1.0,
+            network=module,
+            device=where,
+            dtype=kind,
+            variant=variant,
+            allow_pickle=allow_pickle,
+        )
+        prompt_embeds, negative_prompt_embeds, pooled_prompt_embeds, negative_pooled_prompt_embeds = embeddings.values()
 
     def side(of: Conditions) -> Denoiser:
         network = TorchNetwork(
