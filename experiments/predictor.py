@@ -22,10 +22,11 @@ from pathlib import Path
 import mixtures
 import numpy as np
 
-from eigenstep import Spectrum, catalogue_grids, divergence, grid, karras_law, sample, solver_named
+from eigenstep import Spectrum, catalogue_grids, divergence, grid, karras_law, optimal_grid, sample, solver_named
 from eigenstep.evaluation import squared_errors
 from eigenstep.evaluation.competitors import steps_for
 from eigenstep.models import effective_spectrum, error_curve, item_noise
+from eigenstep.optimal.objective import GridObjective
 from eigenstep.transfer import local_errors
 
 SOLVERS = ("ddim", "heun", "dpmpp_2m", "unipc3", "ipndm4")
@@ -81,6 +82,18 @@ class Model:
             "date": datetime.date.today().isoformat(),
         }  # fmt: skip
 
+    def planned(self, solver, calls):
+        """What the grid that is best for each of `PLANNED` measures, noise by noise: predicting is not yet planning."""
+        method = solver_named(solver)
+        n = steps_for(calls, method)
+        found = {}
+        for name, (share, effective) in PLANNED.items():
+            spectrum = self.effective if effective else self.spectrum
+            sigmas = best_blend(spectrum, n, self.low, self.high, solver=method, share=share)
+            squares = squared_errors(sample(self.denoiser, self.states, sigmas, solver=method), self.endpoint)
+            found[name] = {"sigmas": sigmas.tolist(), "squares": [float(f"{value:.6g}") for value in squares]}
+        return found
+
 
 def loaded(name, noises):
     """The `Model` of a mixture or a shared network."""
@@ -96,6 +109,57 @@ def loaded(name, noises):
     net, data = shared_networks.denoiser(name), shared_networks.images(name)[:GAUGE_ITEMS]
     spectrum = Spectrum.from_samples(shared_networks.images(name, "train"))
     return Model(net, data, spectrum, net.sigma_min, net.sigma_max, noises=noises, reference_steps=100, path=net.path)
+
+
+PLANNED = {
+    "w2": (0.0, False),
+    "w2 + local/20": (0.05, False),
+    "w2 + local/5": (0.2, False),
+    "w2 + local": (1.0, False),
+    "local": (math.inf, False),
+    "w2 effective": (0.0, True),
+    "w2 + local/5 effective": (0.2, True),
+    "local effective": (math.inf, True),
+}
+"""Name -> share of `local` beside `w2` (infinite: `local` alone), and whether on the effective spectrum."""
+
+
+def best_blend(spectrum, n, low, high, *, solver, share):
+    """The grid of n steps to 0 with the least w2 + share local, by SLSQP from the optima of both and the best usual grids."""
+    from scipy.optimize import minimize
+
+    w2, local = (optimal_grid(spectrum, n, low, high, solver=solver, objective=aim).sigmas for aim in ("w2", "local"))
+    if share in (0.0, math.inf):
+        return local if share else w2
+    whole, steps = (GridObjective(spectrum, solver, aim, 0.0, "marginal") for aim in ("w2", "local"))
+
+    def both(grids):
+        return [one + share * other for one, other in zip(whole(grids), steps(grids), strict=True)]
+
+    def cut(y):
+        return np.concatenate([[high], np.exp(y), [0.0]])
+
+    def value(y):
+        total, slope = both(cut(y)[None])
+        return float(np.log(total[0])), slope[0, 1:-1] / total[0]
+
+    usual = list(catalogue_grids(n, low, high, spectrum=spectrum).values())
+    ranked = np.argsort(both(np.stack(usual))[0])[:3]
+    # Neighbours at least 1 % apart, no call below `low`: what `optimal_grid` allows.
+    matrix = np.zeros((n, n - 1))
+    matrix[np.arange(n - 1), np.arange(n - 1)] = -1.0
+    matrix[np.arange(1, n - 1), np.arange(n - 2)] = 1.0
+    matrix[n - 1, n - 2] = 1.0
+    bound = np.full(n, 0.01)
+    bound[0] -= math.log(high)
+    bound[n - 1] = math.log(low)
+    held = {"type": "ineq", "fun": lambda y: matrix @ y - bound, "jac": lambda y: matrix}
+    ends = []
+    for start in (w2, local, *(usual[k] for k in ranked)):
+        found = minimize(value, np.log(start[1:-1]), jac=True, method="SLSQP", constraints=held, options={"maxiter": 300})
+        if np.all(matrix @ found.x >= bound - 1e-6):
+            ends.append((found.fun, found.x))
+    return cut(min(ends, key=lambda end: end[0])[1])
 
 
 def _by(objective, *, floored=False, error=False, effective=False):
@@ -120,10 +184,6 @@ def magnitudes(model, solver, sigmas):
     return model.spectrum.multiplicities @ np.abs(delta).sum(axis=0) ** 2
 
 
-def _sum(*predictors):
-    return lambda model, solver, sigmas: sum(predictor(model, solver, sigmas) for predictor in predictors)
-
-
 PREDICTORS = {
     "kl": _by("kl"),
     "reverse_kl": _by("reverse_kl"),
@@ -134,12 +194,36 @@ PREDICTORS = {
     "local + error": _by("local", error=True),
     "w2 effective": _by("w2", effective=True),
     "local effective": _by("local", effective=True),
-    "w2 + local": _sum(_by("w2"), _by("local")),
-    "w2 + local + error": _sum(_by("w2", error=True), _by("local")),
     "magnitudes": magnitudes,
 }
 """Name -> (model, solver, sigmas) -> what it says. "+ error" counts the network's excess error, "effective" is on the spectrum
 that the network's own error curve asks for; the floor of "kl floored" is the data's standard deviation."""
+
+
+def _blend(share, kind=""):
+    """w2 + share local, of what was said; both are squared data units."""
+    return lambda said: np.array(said[f"w2{kind}"]) + share * np.array(said[f"local{kind}"])
+
+
+BLENDS = {
+    "w2 + local": _blend(1.0),
+    "w2 + local/5": _blend(0.2),
+    "w2 + local/5 + error": _blend(0.2, " + error"),
+    "w2 + local/5 effective": _blend(0.2, " effective"),
+    "sqrt(w2 local)": lambda said: np.sqrt(np.array(said["w2"]) * np.array(said["local"])),
+}
+"""Name -> what it makes of what the predictors said of the same grids."""
+
+OBJECTIVES = (*PREDICTORS, *BLENDS)
+
+
+def said(cell, name):
+    """What an objective says of every grid of a cell: (grids,)."""
+    return np.asarray(BLENDS[name](cell["said"]) if name in BLENDS else cell["said"][name])
+
+
+MEASURES = {"root mean square": np.mean, "median noise": np.median}
+"""How the squared errors of all noises become one: noises that end in another mode of the data rule the first."""
 
 
 def spearman(said, measured):
@@ -155,19 +239,20 @@ def spearman(said, measured):
     return first @ second / np.sqrt((first @ first) * (second**2).sum(axis=0))
 
 
-def correlations(cells, *, seed=0):
+def correlations(cells, measure="root mean square", *, seed=0):
     """Of one model's cells: objective -> rho of each cell, and of each resample of the noises: (cells,), (cells, resampled)."""
     count = len(cells[0]["squares"][0])
     # One resample serves all cells, since all of them run the same noises.
-    weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=RESAMPLED) / count
-    found = {name: ([], []) for name in PREDICTORS}
+    drawn = np.random.default_rng(seed).integers(count, size=(RESAMPLED, count))
+    found = {name: ([], []) for name in OBJECTIVES}
     for cell in cells:
         squares = np.array(cell["squares"])
-        resampled = squares @ weights.T
-        for name, (plain, drawn) in found.items():
-            plain.append(float(spearman(cell["said"][name], squares.mean(axis=1)[:, None])[0]))
-            drawn.append(spearman(cell["said"][name], resampled))
-    return {name: (np.array(plain), np.array(drawn)) for name, (plain, drawn) in found.items()}
+        whole = MEASURES[measure](squares, axis=1)[:, None]
+        resampled = np.stack([MEASURES[measure](squares[:, chosen], axis=1) for chosen in drawn], axis=1)
+        for name, (plain, again) in found.items():
+            plain.append(float(spearman(said(cell, name), whole)[0]))
+            again.append(spearman(said(cell, name), resampled))
+    return {name: (np.array(plain), np.array(again)) for name, (plain, again) in found.items()}
 
 
 def repeatability(cells):
@@ -176,47 +261,55 @@ def repeatability(cells):
     return float(np.median([spearman(s[:, ::2].mean(axis=1), s[:, 1::2].mean(axis=1)[:, None])[0] for s in halves]))
 
 
-def prices(cells):
+def prices(cells, measure="root mean square"):
     """Objective -> measured error of its first choice over the least, per cell."""
-    measured = [np.sqrt(np.mean(cell["squares"], axis=1)) for cell in cells]
+    measured = [np.sqrt(MEASURES[measure](cell["squares"], axis=1)) for cell in cells]
     return {
-        name: [float(m[int(np.argmin(cell["said"][name]))] / m.min()) for cell, m in zip(cells, measured, strict=True)]
-        for name in PREDICTORS
+        name: [float(m[int(np.argmin(said(cell, name)))] / m.min()) for cell, m in zip(cells, measured, strict=True)]
+        for name in OBJECTIVES
     }
 
 
 KINDS = {"one-step": lambda solver: solver in ONE_STEP, "multistep": lambda solver: solver not in ONE_STEP}
 
 
-def table(results):
-    """One row per model and kind of solver: the median rho of each objective with its interval; then prices likewise."""
-    names = list(PREDICTORS)
-    lines = []
-    for kind, wanted in KINDS.items():
-        chosen = {model: [cell for cell in cells if wanted(cell["solver"])] for model, cells in results.items()}
-        chosen = {model: cells for model, cells in chosen.items() if cells}
-        if not chosen:
-            continue
-        lines += [f"| {kind} solvers: rho | {' | '.join(names)} | repeated |", "|---|" + "--:|" * (len(names) + 1)]
-        every = {name: [] for name in names}
-        for model, cells in chosen.items():
-            texts = []
-            for name, (plain, drawn) in correlations(cells).items():
-                low, high = np.percentile(np.median(drawn, axis=0), [2.5, 97.5])
-                every[name].extend(plain)
-                texts.append(f"{np.median(plain):.2f} ({low:.2f}–{high:.2f})")
-            lines.append(f"| {model} | {' | '.join(texts)} | {repeatability(cells):.2f} |")
-        lines.append(f"| **all: median** | {' | '.join(f'{np.median(every[name]):.2f}' for name in names)} | |")
-        lines.append(f"| all: least | {' | '.join(f'{min(every[name]):.2f}' for name in names)} | |")
-        lines += ["", f"| {kind} solvers: price | {' | '.join(names)} |", "|---|" + "--:|" * len(names)]
-        every = {name: [] for name in names}
-        for model, cells in chosen.items():
-            paid = prices(cells)
-            for name in names:
-                every[name].extend(paid[name])
-            lines.append(f"| {model} | {' | '.join(f'{np.median(paid[name]):.2f}' for name in names)} |")
-        lines.append(f"| **all: median** | {' | '.join(f'{np.median(every[name]):.2f}' for name in names)} |")
-        lines += [f"| all: largest | {' | '.join(f'{max(every[name]):.2f}' for name in names)} |", ""]
+def of_kind(results, kind):
+    """Model -> its cells with that kind of solver, models without any left out."""
+    chosen = {model: [cell for cell in cells if KINDS[kind](cell["solver"])] for model, cells in results.items()}
+    return {model: cells for model, cells in chosen.items() if cells}
+
+
+def summary(results, kind):
+    """One row per objective: over all cells the median rho, the lowest tenth's, and median and mean price; by both measures."""
+    chosen = of_kind(results, kind)
+    lines = [f"| {kind} | " + " | ".join(f"{m}: rho | lowest tenth | price | mean price" for m in MEASURES) + " |"]
+    lines.append("|---|" + "--:|" * (4 * len(MEASURES)))
+    rows = {name: [] for name in OBJECTIVES}
+    for measure in MEASURES:
+        rhos = [correlations(cells, measure) for cells in chosen.values()]
+        paid = [prices(cells, measure) for cells in chosen.values()]
+        for name in OBJECTIVES:
+            rho, price = np.concatenate([each[name][0] for each in rhos]), np.concatenate([each[name] for each in paid])
+            rows[name] += [np.median(rho), np.percentile(rho, 10), np.median(price), np.mean(price)]
+    for name, values in rows.items():
+        lines.append(f"| {name} | " + " | ".join(f"{value:.2f}" for value in values) + " |")
+    return "\n".join(lines)
+
+
+def by_model(results, kind):
+    """One row per objective, one column per model: median rho over its cells with the interval over noises."""
+    chosen = of_kind(results, kind)
+    found = {model: correlations(cells) for model, cells in chosen.items()}
+    lines = [f"| {kind}: rho | " + " | ".join(found) + " |", "|---|" + "--:|" * len(found)]
+    for name in OBJECTIVES:
+        texts = []
+        for rhos in found.values():
+            plain, again = rhos[name]
+            low, high = np.percentile(np.median(again, axis=0), [2.5, 97.5])
+            texts.append(f"{np.median(plain):.2f} ({low:.2f} to {high:.2f})")
+        lines.append(f"| {name} | " + " | ".join(texts) + " |")
+    again = " | ".join(f"{repeatability(cells):.2f}" for cells in chosen.values())
+    lines.append(f"| measured on the other half of the noises | {again} |")
     return "\n".join(lines)
 
 
@@ -227,31 +320,53 @@ def by_cell(results):
         for name, (plain, _) in correlations(cells).items():
             for cell, rho in zip(cells, plain, strict=True):
                 found.setdefault((cell["solver"], cell["calls"]), {}).setdefault(name, []).append(rho)
-    lines = [f"| solver | calls | {' | '.join(PREDICTORS)} |", "|---|--:|" + "--:|" * len(PREDICTORS)]
-    for (solver, calls), rhos in found.items():
-        lines.append(f"| {solver} | {calls} | {' | '.join(f'{np.median(rhos[name]):.2f}' for name in PREDICTORS)} |")
+    lines = ["| rho | " + " | ".join(f"{solver} {calls}" for solver, calls in found) + " |", "|---|" + "--:|" * len(found)]
+    rows = {name: " | ".join(f"{np.median(rhos[name]):.2f}" for rhos in found.values()) for name in OBJECTIVES}
+    lines += [f"| {name} | {row} |" for name, row in rows.items()]
+    return "\n".join(lines)
+
+
+def plans_table(results, plans, measure):
+    """One row per kind of plan: its measured error over the least of the catalogue's (picked by it), over cells of a kind."""
+    heads = [f"{kind}: median | mean | worst" for kind in KINDS]
+    lines = [f"| {measure}: plan for | " + " | ".join(heads) + " |", "|---|" + "--:|" * (3 * len(KINDS))]
+    for name in PLANNED:
+        texts = []
+        for wanted in KINDS.values():
+            ratios = []
+            for model, cells in results.items():
+                for cell, made in zip(cells, plans[model], strict=True):
+                    if wanted(cell["solver"]):
+                        hand = MEASURES[measure](cell["squares"], axis=1).min()
+                        ratios.append(math.sqrt(MEASURES[measure](made[name]["squares"]) / hand))
+            texts.append(f"{np.median(ratios):.2f} | {np.mean(ratios):.2f} | {max(ratios):.2f}" if ratios else "– | – | –")
+        lines.append(f"| {name} | " + " | ".join(texts) + " |")
     return "\n".join(lines)
 
 
 def run(name, folder, *, noises, solvers=SOLVERS, calls=CALLS):
-    """All cells of one model, those in `folder` read from it."""
+    """All cells of one model and the plans for them, those in `folder` read from it."""
 
     @functools.cache
     def model():
         return loaded(name, noises)
 
-    cells = []
+    def kept(title, make):
+        place = folder / f"{name}-{noises}-{title}.json"
+        if not place.is_file():
+            # By another name first: a run that is stopped leaves no half of a cell.
+            part = place.with_suffix(".part")
+            part.write_text(json.dumps(make()))
+            part.rename(place)
+            print(f"{name}: {title}", flush=True)
+        return json.loads(place.read_text())
+
+    cells, plans = [], []
     for solver in solvers:
         for count in calls:
-            kept = folder / f"{name}-{noises}-{solver}-{count}.json"
-            if not kept.is_file():
-                # By another name first: a run that is stopped leaves no half of a cell.
-                part = kept.with_suffix(".part")
-                part.write_text(json.dumps(model().cell(solver, count)))
-                part.rename(kept)
-                print(f"{name}: {solver}, {count} calls", flush=True)
-            cells.append(json.loads(kept.read_text()))
-    return cells
+            cells.append(kept(f"{solver}-{count}", lambda s=solver, c=count: model().cell(s, c)))
+            plans.append(kept(f"plans-{solver}-{count}", lambda s=solver, c=count: model().planned(s, c)))
+    return cells, plans
 
 
 def main():
@@ -263,10 +378,17 @@ def main():
     parser.add_argument("--calls", type=lambda text: tuple(int(part) for part in text.split(",")), default=CALLS)
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
-    results = {
-        name: run(name, given.folder, noises=given.noises, solvers=given.solvers, calls=given.calls) for name in given.names
-    }
-    print(f"\n{table(results)}\n{by_cell(results)}\n")
+    results, plans = {}, {}
+    for name in given.names:
+        results[name], plans[name] = run(
+            name, given.folder, noises=given.noises, solvers=given.solvers, calls=given.calls
+        )  # fmt: skip
+    for kind in KINDS:
+        if of_kind(results, kind):
+            print(f"\n{summary(results, kind)}\n\n{by_model(results, kind)}")
+    print(f"\n{by_cell(results)}\n")
+    for measure in MEASURES:
+        print(f"{plans_table(results, plans, measure)}\n")
     for name, cells in results.items():
         counts = sorted({len(cell["grids"]) for cell in cells})
         print(
