@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eigenstep import Spectrum, divergence
+from eigenstep import Spectrum, divergence, optimal_grid, solver_named
 from eigenstep.evaluation import squared_errors
 
 
@@ -95,8 +95,9 @@ def test_what_is_said_is_the_librarys_own_divergence(gaussian, cell):
         "w2 + error": {"objective": "w2", "denoiser_error": gaussian.error},
     }.items():
         assert cell["said"][title][place] == pytest.approx(divergence(gaussian.spectrum, sigmas, **options), rel=1e-12), title
-    both = cell["said"]["w2"][place] + cell["said"]["local"][place]
-    assert cell["said"]["w2 + local"][place] == pytest.approx(both, rel=1e-12)
+    both = cell["said"]["w2"][place] + 0.2 * cell["said"]["local"][place]
+    assert predictor.said(cell, "w2 + local/5")[place] == pytest.approx(both, rel=1e-12)
+    assert predictor.said(cell, "local")[place] == cell["said"]["local"][place]
     # All errors of DDIM's steps have one sign in a direction, so that their sum is the whole error to first order.
     assert cell["said"]["w2"][place] < cell["said"]["magnitudes"][place]
 
@@ -113,8 +114,9 @@ def test_intervals_hold_the_value_and_shrink_without_spread(cell):
     low, high = np.percentile(drawn[0], [0.5, 99.5])
     assert low <= plain[0] <= high
     same = {**cell, "squares": [[row[0]] * 50 for row in cell["squares"]]}
-    plain, drawn = predictor.correlations([same])["w2"]
-    np.testing.assert_allclose(drawn[0], plain[0], rtol=1e-12)
+    for measure in predictor.MEASURES:
+        plain, drawn = predictor.correlations([same], measure)["w2"]
+        np.testing.assert_allclose(drawn[0], plain[0], rtol=1e-12, err_msg=measure)
 
 
 def test_the_price_of_a_choice():
@@ -123,6 +125,15 @@ def test_the_price_of_a_choice():
     paid = predictor.prices([{"squares": squares, "said": said}])
     assert paid["w2"] == [1.0]
     assert paid["local"] == [2.0]
+
+
+def test_one_noise_in_another_mode_rules_the_mean_and_not_the_median():
+    squares = [[1.0, 1.0, 90.0], [2.0, 2.0, 2.0], [3.0, 3.0, 3.0]]
+    cell = {"squares": squares, "said": {name: [1.0, 2.0, 3.0] for name in predictor.PREDICTORS}}
+    assert predictor.correlations([cell])["w2"][0][0] == -0.5
+    assert predictor.correlations([cell], "median noise")["w2"][0][0] == 1.0
+    assert predictor.prices([cell])["w2"][0] == pytest.approx((92 / 6) ** 0.5, rel=1e-12)
+    assert predictor.prices([cell], "median noise")["w2"] == [1.0]
 
 
 def test_halves_that_disagree_show():
@@ -136,19 +147,49 @@ def test_a_second_call_goes_on_from_the_folder(tmp_path, monkeypatch, gaussian):
     first = predictor.run("some", tmp_path, noises=400, solvers=("ddim",), calls=(4, 6))
     assert made == ["some"]
     kept = sorted(path.name for path in tmp_path.iterdir())
-    assert kept == ["some-400-ddim-4.json", "some-400-ddim-6.json"]
+    assert kept == [f"some-400-{part}ddim-{calls}.json" for part in ("", "plans-") for calls in (4, 6)]
     second = predictor.run("some", tmp_path, noises=400, solvers=("ddim",), calls=(4, 6))
     assert made == ["some"]
-    assert second == first == [json.loads((tmp_path / name).read_text()) for name in kept]
+    read = [json.loads((tmp_path / name).read_text()) for name in kept]
+    assert second == first == (read[:2], read[2:])
 
 
-def test_tables_have_a_row_for_every_model_and_its_kind_of_solver(gaussian, cell):
+def test_tables_hold_the_rho_of_every_model_and_kind_of_solver(gaussian, cell):
     results = {"one": [cell], "two": [gaussian.cell("dpmpp_2m", 4)]}
-    text = predictor.table(results)
-    one_step, multistep = text.split("| multistep solvers: rho")
-    assert "| one |" in one_step
-    assert "| two |" not in one_step
-    assert "| two |" in multistep
     rho = predictor.spearman(cell["said"]["kl"], np.mean(cell["squares"], axis=1)[:, None])[0]
-    assert f"| one | {rho:.2f} (" in one_step
-    assert "| ddim | 6 |" in predictor.by_cell(results)
+    assert list(predictor.of_kind(results, "one-step")) == ["one"]
+    head, _, kl = predictor.by_model(results, "one-step").splitlines()[:3]
+    assert head == "| one-step: rho | one |"
+    assert kl.startswith(f"| kl | {rho:.2f} (")
+    first = predictor.summary(results, "one-step").splitlines()[2]
+    paid = predictor.prices([cell])["kl"][0]
+    assert first.startswith(f"| kl | {rho:.2f} | {rho:.2f} | {paid:.2f} | {paid:.2f} |")
+    assert "| rho | ddim 6 | dpmpp_2m 4 |" in predictor.by_cell(results)
+
+
+@pytest.mark.parametrize("solver", ["ddim", "dpmpp_2m"])
+def test_a_blends_plan_is_stationary_and_lies_between_its_parts(solver):
+    spectrum, method = Spectrum.from_eigenvalues(LAM), solver_named(solver)
+    settings = {"solver": method, "low": 0.004, "high": 160.0}
+
+    def parts(sigmas):
+        return np.array([divergence(spectrum, sigmas, solver=method, objective=aim) for aim in ("w2", "local")])
+
+    plan = predictor.best_blend(spectrum, 5, share=0.2, **settings)
+    least = parts(plan) @ [1.0, 0.2]
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        moved = plan.copy()
+        moved[1:-1] *= np.exp(0.003 * rng.standard_normal(4))
+        assert parts(moved) @ [1.0, 0.2] > least * (1 - 1e-9)
+    w2, local = (predictor.best_blend(spectrum, 5, share=share, **settings) for share in (0.0, np.inf))
+    np.testing.assert_array_equal(w2, optimal_grid(spectrum, 5, 0.004, 160.0, solver=method).sigmas)
+    assert parts(w2)[0] < parts(plan)[0] < parts(local)[0]
+    assert parts(local)[1] < parts(plan)[1] < parts(w2)[1]
+
+
+def test_plans_are_compared_with_the_catalogues_best():
+    cell = {"solver": "ddim", "squares": [[4.0, 4.0], [1.0, 1.0]]}
+    plans = {name: {"squares": [0.25, 0.25]} for name in predictor.PLANNED}
+    table = predictor.plans_table({"some": [cell]}, {"some": [plans]}, "root mean square")
+    assert table.splitlines()[2] == "| w2 | 0.50 | 0.50 | 0.50 | – | – | – |"
