@@ -235,6 +235,30 @@ def test_items_are_spread_over_a_source_that_is_sorted(tmp_path):
     np.testing.assert_array_equal(sources.items_of(source, 10_000, True)[:, 0], np.arange(10_000.0))
 
 
+def test_a_random_subset_is_drawn_evenly_and_again_the_same(tmp_path):
+    np.save(tmp_path / "sorted.npy", np.arange(10_000.0)[:, None])
+    source = open_source(str(tmp_path / "sorted.npy"), batch_size=512)
+    for most in (5000, 500):  # all of them read, and runs spread over them
+        drawn, numbers = sources.drawn_from(source, most, True, seed=0)
+        assert drawn.shape == (most, 1)
+        np.testing.assert_array_equal(drawn[:, 0], numbers)
+        assert np.all(np.diff(numbers) > 0)
+        # Uniform: the Kolmogorov-Smirnov distance of n draws exceeds 1.95/sqrt(n) once in a thousand.
+        assert np.abs((numbers + 0.5) / 10_000 - (np.arange(most) + 0.5) / most).max() < 1.95 / most**0.5
+        np.testing.assert_array_equal(sources.drawn_from(source, most, True, seed=0)[1], numbers)
+        assert not np.array_equal(sources.drawn_from(source, most, True, seed=1)[1], numbers)
+    np.testing.assert_array_equal(sources.drawn_from(source, 20_000, True, seed=0)[0][:, 0], np.arange(10_000.0))
+
+
+def test_a_random_subset_has_the_chance_of_every_item(tmp_path):
+    """One of four items, drawn with 600 seeds: each in a quarter of them."""
+    np.save(tmp_path / "four.npy", np.arange(12.0)[:, None])
+    source = open_source(str(tmp_path / "four.npy"), batch_size=5)
+    counts = np.bincount(np.concatenate([sources.drawn_from(source, 4, True, seed=seed)[1] for seed in range(600)]))
+    # 200 of 600 expected, with a standard deviation of 11.5: four of them.
+    np.testing.assert_allclose(counts, 200, atol=46)
+
+
 def test_a_full_disk_loses_no_plan(folder, tmp_path, monkeypatch):
     from pathlib import Path
 

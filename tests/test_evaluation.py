@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from eigenstep import plots
-from eigenstep.evaluation import OURS, WITHOUT_WARM, Cell, Entry, Evaluation, evaluate, headline_metrics, metric_title
+from eigenstep import cramer_rao_bound, plots
+from eigenstep.estimation import choose_spectrum
+from eigenstep.evaluation import OURS, WITHOUT_WARM, Cell, Entry, Evaluation, contest, evaluate, headline_metrics, metric_title
 from eigenstep.evaluation.cells import REFERENCE_STEPS, Bench, Recipe
 from eigenstep.evaluation.competitors import hand_entries, steps_for
 from eigenstep.evaluation.store import Store
@@ -511,6 +512,41 @@ def test_the_command_refuses_in_one_line(files):
         assert result.exit_code == 2, (extra, result.output)
         assert message in result.stderr
         assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_labels_go_with_the_items_that_were_drawn(tmp_path):
+    from eigenstep.cli.evaluate import _labels
+
+    np.savez(tmp_path / "labels.npz", kinds=np.arange(10) * 11)
+    np.testing.assert_array_equal(_labels(f"{tmp_path}/labels.npz:kinds", np.array([1, 7])), [11, 77])
+    with pytest.raises(ValueError, match=r"`labels` must be one for each item of the data, got 10 for item 12"):
+        _labels(f"{tmp_path}/labels.npz:kinds", np.array([1, 12]))
+
+
+def test_few_items_are_planned_for_on_the_population_and_the_report_says_so(tmp_path):
+    """30 items in 12 dimensions: the population's eigenvalues by rank, on the sample's eigenvectors."""
+    lam = np.geomspace(9.0, 0.01, 12)
+    items = np.random.default_rng(5).standard_normal((30, 12)) * np.sqrt(lam)
+
+    class Few(Wiener):
+        def __call__(self, x, sigma):
+            return x * (x.new_tensor(lam) / (x.new_tensor(lam) + sigma**2))
+
+    options = {**OPTIONS, "calls": [3], "seeds": 1, "n_items": 4, "grids": ["karras"]}
+    found = evaluate(Few(), items, tmp_path / "out", **options)
+    sample = Spectrum.from_samples(items, basis=12)
+    chosen = choose_spectrum(sample, 0.002, 80.0)
+    assert chosen.eigenvalues == "population"
+    assert found.settings["eigenvalues"] == "population"
+    assert found.facts["spectrum"]["reason"] == chosen.reason
+    evaluation_report(found, tmp_path / "report.html")
+    assert "Planned on the population" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    used = contest._on_directions(chosen.spectrum, sample)
+    assert used.trace == pytest.approx(chosen.spectrum.trace, rel=1e-12)
+    assert used.basis is not None
+    # The bound of the gauge, a smooth sum over the spectrum, is the population's: ranks are one direction wide.
+    np.testing.assert_allclose(cramer_rao_bound(used, found.fit.sigmas), found.fit.bound, rtol=1e-12)
+    np.testing.assert_allclose(found.fit.bound, cramer_rao_bound(chosen.spectrum, found.fit.sigmas), rtol=0.03)
 
 
 def test_what_the_model_is_told_is_kept_and_must_be_told_again(files):

@@ -751,6 +751,8 @@ def _evaluation_page(evaluation: Evaluation) -> str:
         if each["grid"] == OURS
     ]
     notes = "".join(f"<p>Features {escape(name)}: {escape(note)}.</p>" for name, note in evaluation.facts["features"].items())
+    sentences = evaluation.facts.get("spectrum", {})
+    notes += "".join(f"<p>{escape(sentences[each])}</p>" for each in ("reason", "doubt") if sentences.get(each))
     failed = "".join(f"<li>{escape(cell)}: {escape(why)}</li>" for cell, why in evaluation.failures.items())
     failures = f"<h2>What failed</h2><ul>{failed}</ul>" if failed else ""
     return f"""<!doctype html>

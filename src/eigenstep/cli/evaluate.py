@@ -16,7 +16,7 @@ from eigenstep.cli.model import loading_options
 from eigenstep.cli.options import QUIET, READING, SOURCE_OPTIONS, with_options
 from eigenstep.cli.progress import progress
 from eigenstep.cli.records import json_text
-from eigenstep.cli.sources import spectrum_of
+from eigenstep.cli.sources import drawn_from, spectrum_of
 from eigenstep.cli.tables import rendered
 from eigenstep.solvers import SOLVERS, solver_named
 
@@ -44,7 +44,9 @@ if TYPE_CHECKING:
 )
 @click.option("--labels", metavar="FILE[:KEY]", help="Integer labels of the data, an .npy or .npz file, for `trained`.")
 @click.option("--weights", multiple=True, metavar="NAME=FILE", help="Weights of inception or dinov2.")
-@click.option("--items", type=int, default=10_000, show_default=True, metavar="N", help="Items of the data to read at most.")
+@click.option(
+    "--items", type=int, default=10_000, show_default=True, metavar="N", help="Items of the data to take at most, at random."
+)
 @click.option("--spectrum", metavar="SPECTRUM", help="A measured spectrum to plan on. Default: that of the data.")
 @click.option(
     "--target", default="endpoint", show_default=True, metavar="NAME", help="What plans come near: endpoint, or data."
@@ -104,12 +106,14 @@ def command(
     numbers = step_counts(counts)
     files = dict(_weight(text) for text in weights)
     reading = {key: options.pop(key) for key in READING}
+    from eigenstep.data import open_source
     from eigenstep.evaluation import evaluate
     from eigenstep.report import evaluation_report, evaluation_sentences
 
-    data, data_name = _items(source, integer(items, "items", minimum=20), quiet, **reading)
-    planned_on = None if spectrum is None else spectrum_of(spectrum, quiet)[0]
-    kinds = None if labels is None else _labels(labels)[: len(data)]
+    opened = open_source(source, **{key: value for key, value in reading.items() if value is not None})
+    data, chosen = drawn_from(opened, integer(items, "items", minimum=20), quiet, seed=0)
+    given = None if spectrum is None else spectrum_of(spectrum, quiet)[0]
+    kinds = None if labels is None else _labels(labels, chosen)
     told = {name: options.pop(name) for name in ("label", "prompt", "negative_prompt", "guidance", "variant", "allow_pickle")}
     model_options = loading_options(**told)
     try:
@@ -125,11 +129,11 @@ def command(
                 features=_names(features),
                 labels=kinds,
                 weights=files,
-                spectrum=planned_on,
+                spectrum=given,
                 batch_size=network_batch,
                 model_options=model_options,
                 devices=(None,) if devices is None else _names(devices),
-                name=data_name,
+                name=opened.name,
                 progress=report,
                 stage=None if quiet else lambda words: say(f"{words}."),
                 **options,
@@ -140,6 +144,9 @@ def command(
     record = found.to_json()
     text = json_text(record)
     Path(output, "results.json").write_text(text, encoding="utf-8")
+    planned_on = found.facts["spectrum"]
+    if not quiet and (planned_on["eigenvalues"] == "population" or planned_on["doubt"]):
+        say(f"{planned_on['reason']} {planned_on['doubt']}".strip())
     for cell, why in found.failures.items():
         say(f"failed: {cell}: {why}")
     evaluation_report(found, Path(output, "report.html"))
@@ -188,31 +195,18 @@ def _weight(text: str) -> tuple[str, str]:
     return match[1], match[2]
 
 
-def _items(source: str, most: int, quiet: bool, **reading: Any) -> tuple[np.ndarray[Any, Any], str]:
-    """The first items of the data, at most so many, and a name for them."""
-    from eigenstep.data import open_source
-
-    opened = open_source(source, **{key: value for key, value in reading.items() if value is not None})
-    batches, count = [], 0
-    with progress("reading", quiet) as report:
-        for batch in opened:
-            batches.append(np.asarray(batch[: most - count], dtype=np.float64))
-            count += len(batches[-1])
-            report(count, most if opened.n_items is None else min(most, opened.n_items))
-            if count >= most:
-                break
-    return np.concatenate(batches), opened.name
-
-
-def _labels(text: str) -> np.ndarray[Any, Any]:
-    """The integers in an .npy file, or in one array of an .npz file."""
+def _labels(text: str, numbers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The labels of the items of these numbers: integers in an .npy file, or in one array of an .npz file."""
     path, _, key = text.partition(":")
     if not Path(path).is_file():
         raise ValueError(f"`labels`: there is no file {path!r}.")
     loaded = np.load(path, allow_pickle=False)
-    if isinstance(loaded, np.ndarray):
-        return loaded
-    if key not in loaded.files:
-        arrays = ", ".join(loaded.files)
-        raise ValueError(f"`labels` must name one of the arrays {arrays} of {path}, as {path}:NAME, got {key!r}.")
-    return np.asarray(loaded[key])
+    if not isinstance(loaded, np.ndarray):
+        if key not in loaded.files:
+            arrays = ", ".join(loaded.files)
+            raise ValueError(f"`labels` must name one of the arrays {arrays} of {path}, as {path}:NAME, got {key!r}.")
+        loaded = loaded[key]
+    if len(loaded) <= numbers.max():
+        most = int(numbers.max())
+        raise ValueError(f"`labels` must be one for each item of the data, got {len(loaded)} for item {most} (from 0).")
+    return np.asarray(loaded[numbers])

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 _PLACES = 128
 """Where a source with more items than are wanted is read."""
 
+_POOL = 3
+"""A random subset is drawn from at most so many times its size."""
+
 
 def spectrum_of(data: str, quiet: bool, **reading: Any) -> tuple[Spectrum, str]:
     """The spectrum that `data` names, and its name: a saved file, one of the zoo, or a source to measure now."""
@@ -67,7 +70,7 @@ def items_of(source: Source, most: int, quiet: bool) -> Float:
     spread = total is not None and total > most
     batches, count = [], 0
     with progress("reading", quiet) as report:
-        for batch in _spread(source, most) if spread else source:
+        for batch in (batch for _, batch in _spread(source, most)) if spread else source:
             batches.append(np.asarray(batch[: most - count], dtype=np.float64))
             count += len(batches[-1])
             report(count, most if total is None or spread else total)
@@ -76,18 +79,55 @@ def items_of(source: Source, most: int, quiet: bool) -> Float:
     return np.concatenate(batches)
 
 
-def _spread(source: Source, most: int) -> Iterator[NDArray[Any]]:
-    """Short batches from evenly spaced places of a source that knows its size, in order."""
+def drawn_from(source: Source, most: int, quiet: bool, *, seed: int) -> tuple[Float, NDArray[np.intp]]:
+    """A random subset of the items of a source, float64, and their numbers: all where there are no more than `most`.
+
+    Of a source with more than three times as many, the subset of about `3 most` in runs spread evenly over it; of one that does
+    not tell its number, of its first `3 most`.
+    """
+    total, pool = source.n_items, _POOL * most
+    rng = np.random.default_rng(seed)
+    kept: list[NDArray[Any]] = []
+    numbers: list[int] = []
+    seen = 0
+    with progress("reading", quiet) as report:
+        for first, batch in _spread(source, pool) if total is not None and total > pool else _numbered(source):
+            for offset, item in enumerate(batch[: pool - seen]):
+                # Every item that was seen is kept with the same chance: Vitter's algorithm R.
+                place = len(kept) if len(kept) < most else int(rng.integers(seen + 1))
+                seen += 1
+                if place < most:
+                    # A copy: a view would hold the whole batch.
+                    kept[place : place + 1], numbers[place : place + 1] = [item.copy()], [first + offset]
+            report(seen, pool if total is None else min(pool, total))
+            if seen >= pool:
+                break
+    order = np.argsort(numbers)
+    return np.stack([kept[k] for k in order]).astype(np.float64), np.array(numbers, dtype=np.intp)[order]
+
+
+def _numbered(source: Source) -> Iterator[tuple[int, NDArray[Any]]]:
+    """The batches of a source with the number of the first item of each."""
+    count = 0
+    for batch in source:
+        yield count, batch
+        count += len(batch)
+
+
+def _spread(source: Source, most: int) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Short batches from evenly spaced places of a source that knows its size, in order, with the number of the first item."""
     from eigenstep.data import Position
 
     short = replace(source, batch_size=min(source.batch_size, max(1, most // _PLACES)), workers=1, whole=False)
     size = short.batch_size
     places = [(part, first) for part, reader in enumerate(source.readers) for first in range(0, reader.n_items or 0, size)]
+    begins = np.cumsum([0, *(reader.n_items or 0 for reader in source.readers)]).tolist()
     assert source.n_items is not None
     wanted = math.ceil(len(places) * most / source.n_items)
     for k in np.unique(np.linspace(0, len(places) - 1, wanted).round().astype(int)):
         part, first = places[k]
-        yield from itertools.islice(short.batches(after=Position(part, first)), 1)
+        for batch in itertools.islice(short.batches(after=Position(part, first)), 1):
+            yield begins[part] + first, batch
 
 
 def chosen_for(aim: Aim, spectrum: Spectrum, quiet: bool) -> ChosenSpectrum:

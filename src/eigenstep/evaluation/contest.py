@@ -8,7 +8,7 @@ import math
 import os
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from eigenstep._checks import Float, choice, integer, real_array, real_number
 from eigenstep._version import __version__
+from eigenstep.estimation import choose_spectrum
 from eigenstep.evaluation.cells import Cell, Recipe, Side, record_of, reference_key
 from eigenstep.evaluation.competitors import (
     OURS,
@@ -110,7 +111,7 @@ class Evaluation:
     model : str
         Its name.
     facts : mapping
-        About the run: what was planned and why, how well a trained network learned, the folder.
+        About the run: what was planned, on which eigenvalues and why, how well a trained network learned, the folder.
     fit : ErrorCurve
         Of the model on the data.
     references : mapping of int to record
@@ -363,7 +364,9 @@ def evaluate(
     labels, weights, value_range
         As for `features_named`.
     spectrum : Spectrum, optional
-        Of more data than these; with `mean` and `basis`, for a warm start. Default: measured from `data`.
+        Of more data than these; with `mean` and `basis`, for a warm start. Default: measured from `data`. Where the samples
+        are too few for their own eigenvalues, plans are made on the population's (`estimation.choose_spectrum`); `facts`
+        has which, and why.
     target : {"endpoint", "data"}
         What plans are to come near, as for `models.plan`.
     sigma_min, sigma_max : float, optional
@@ -444,12 +447,15 @@ def evaluate(
     if spectrum is None:
         say("measuring the spectrum")
         spectrum = Spectrum.from_samples(items, basis=min(BASIS, items[0].size, len(items) - 1))
+    chosen = choose_spectrum(spectrum, low, high)
+    spectrum = spectrum if chosen.eigenvalues == "sample" else _on_directions(chosen.spectrum, spectrum)
     settings = {
         "data": _digest(items),
         "data_name": name,
         "model": source.name,
         "conditions": _plain(source.options),
         "spectrum": planned_on,
+        "eigenvalues": None if chosen.eigenvalues == "sample" else chosen.eigenvalues,
         "target": target,
         "item_shape": list(items.shape[1:]),
         "n_items": n_items,
@@ -529,7 +535,12 @@ def evaluate(
     _run(store, recipe, jobs, numbers, devices=devices, dask=dask, progress=progress, stage=say)
     cells = [*unplanned, *(job.cell for job in jobs)]
     titles = [title for title, _ in reversed(methods.values())]
-    return _evaluation(store, source.name, extractors, measured, plans, cells, numbers, solvers=titles)
+    facts = {
+        "plans": plans,
+        "spectrum": {"eigenvalues": chosen.eigenvalues, "reason": chosen.reason, "doubt": chosen.doubt},
+        "folder": str(store.folder),
+    }
+    return _evaluation(store, source.name, extractors, measured, facts, cells, numbers, solvers=titles)
 
 
 def _run(
@@ -652,7 +663,7 @@ def _evaluation(
     model: str,
     extractors: Sequence[Features],
     measured: ModelProfile,
-    plans: Sequence[Mapping[str, Any]],
+    facts: Mapping[str, Any],
     wanted: Sequence[Cell],
     seeds: Sequence[int],
     *,
@@ -675,11 +686,28 @@ def _evaluation(
     return Evaluation(
         settings={**store.settings, "solvers": list(solvers), "seeds": list(seeds)},
         model=model,
-        facts={"features": notes, "plans": list(plans), "folder": str(store.folder)},
+        facts={"features": notes, **facts},
         fit=measured.curve,
         references={seed: store.finished[reference_key(seed)] for seed in seeds if reference_key(seed) in store.finished},
         cells=cells,
         sheets=sheets,
+    )
+
+
+def _on_directions(population: Spectrum, sample: Spectrum) -> Spectrum:
+    """The population's eigenvalues by rank on the sample's mean and eigenvectors, which a warm start needs.
+
+    The trace stays the population's: a rank takes the eigenvalue in its middle.
+    """
+    counts = sample.multiplicities.astype(int)
+    ranks = np.arange(counts.sum()) + 0.5
+    places = np.searchsorted(np.cumsum(population.multiplicities), ranks).clip(max=population.eigenvalues.size - 1)
+    lam = population.eigenvalues[places]
+    return replace(
+        sample,
+        eigenvalues=lam * (population.trace / lam.sum()),
+        multiplicities=np.ones_like(lam),
+        mean_energy=np.repeat(sample.mean_energy / counts, counts),
     )
 
 
