@@ -162,6 +162,27 @@ class TestCommand:
         with image.open(tmp_path / "it.png") as shown:
             assert shown.size[0] == 2 * picture.MARGIN + picture.LABELS + 4 * 2 * 32 * picture.MAGNIFIED + 3 * picture.GAP
 
+    def test_several_seeds_give_means_and_the_interval_of_the_gain(self, small, tmp_path):
+        from eigenstep.evaluation import t_interval
+
+        result = run("--items", 4, "--seed", 2, "--seeds", 3, "-o", tmp_path / "it.png", "-q")
+        assert result.exit_code == 0, result.stderr
+        found = [demo.compared(4, seed, no_report) for seed in (2, 3, 4)]
+        for n in (4, 6):
+            for k in range(3):
+                assert f"{np.mean([each.rows[n][k].rmse for each in found]):.4f}" in result.stdout
+            gains = t_interval([each.rows[n][2].rmse / each.rows[n][1].rmse - 1 for each in found])
+            assert f"{abs(gains.mean):.0%} {'less' if gains.mean <= 0 else 'more'} ±{gains.half_width:.0%}" in result.stdout
+        assert "4 samples of each of the seeds 2 to 4" in result.stdout
+
+    def test_progress_goes_on_over_the_seeds(self, small):
+        told = []
+        demo.over_seeds(3, range(2), lambda done, total: told.append((done, total)))
+        each = 3 * (3 * 10 + 9)
+        assert {total for _, total in told} == {2 * each}
+        assert [done for done, _ in told] == sorted(done for done, _ in told)
+        assert told[-1][0] == 2 * each
+
     def test_one_thread_while_it_samples_and_as_many_as_before_afterwards(self):
         before = torch.get_num_threads()
         with demo.one_thread():
@@ -178,6 +199,7 @@ class TestCommand:
             (["-o", "nowhere/it.png"], "folder that exists"),
             (["--items", "23"], "`items` must be at least 24, got 23"),
             (["--seed", "-1"], "`seed` must be at least 0, got -1"),
+            (["--seeds", "0"], "`seeds` must be at least 1, got 0"),
         ],
     )
     def test_refuses_before_any_work(self, monkeypatch, arguments, message):
