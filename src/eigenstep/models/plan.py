@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -41,9 +42,26 @@ _ALIKE = 0.02
 _ROUNDS = (8, 24)
 """Noises after which the field is cut, before the last round on all of them."""
 
-_KEPT = (14, 5)
+_KEPT, _KEPT_BESIDE = (14, 5), (4, 2)
+"""How many go on after each cut, in the first race and among those tried beside its winners."""
+
 _HANDS_PER_LEVEL = 3
 _SURE = 1.96
+
+_BELOW = 2.0
+"""How far under the gauge's level the ladder of start levels goes: few calls gain even where the network would be better."""
+
+_BLENDED = 4
+"""Finalists whose pairwise means are tried."""
+
+_SHIFTS = (2.0**-0.5, 2.0**0.5)
+"""Start levels beside the winner's that are tried."""
+
+_DOUBLINGS = 2
+"""How often the judges are doubled where they cannot tell the winner from the best usual grid: a few noises can hide much."""
+
+_FINALISTS = 3
+"""Winners that the additional judges see beside the best usual grid."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +120,9 @@ class Plan:
     hand : Candidate
         The best grid of the catalogue from the reference's own start, by the same judge.
     advantage : (estimate, low, high)
-        Mean squared error of `hand` over that of `chosen`, paired over the judge's noises, with its 95 % interval; by the
-        theory alone all three are the same number.
+        Squared error of `hand` over that of `chosen`, paired over the judge's noises, with its 95 % interval: of the means, or
+        the geometric mean over single noises where a few of them make up most of the means. By the theory alone all three are
+        the same number.
     candidates : tuple of Candidate
         All that were compared, best first.
     reason : str
@@ -244,8 +263,9 @@ def plan(
     end and step by step, are computed for several start levels; the lower ones are reached by the Gaussian's own solution.
     Where the network sees more than the covariance does, the same is done for its effective spectrum. All run against the
     catalogue from a few noises, whose converged endpoints judge: the selection of a discretisation that Sun, Poor, Zhang
-    (arXiv:2601.13602) make by the Gaussian's KL, made by the model itself. The field is cut after 8 and 24 noises. Where the
-    winner's advantage over the best usual grid is inside its 95 % interval, that grid is returned.
+    (arXiv:2601.13602) make by the Gaussian's KL, made by the model itself. The field is cut after 8 and 24 noises; the means
+    of the finalists and plans from levels beside the winner's are tried as well. Where the winner's advantage over the best
+    usual grid is inside its 95 % interval, the judges are doubled, twice at most; where it still is, that grid is returned.
 
     Parameters
     ----------
@@ -293,13 +313,19 @@ def plan(
     n = _checks.integer(n, "n")
     method = solver_named(solver)
     measured = _profiled(model, data_or_spectrum, data, target, judges, basis, seed, progress)
-    candidates = _candidates(measured, n, method)
-    calls = 0
-    if measured.noise.shape[0] and not method.stochastic:
-        candidates, squares, calls = _race(measured, candidates, method, progress)
-    else:
-        squares = {}
-        candidates = sorted(candidates, key=lambda candidate: candidate.predicted)
+    contest = _Contest(measured, n, method, progress)
+    for level in _start_levels(measured):
+        if measured.sigma_min < level:
+            contest.add_usual(level)
+            contest.add_planned(level)
+    judged = bool(len(measured.noise)) and not method.stochastic
+    if judged:
+        contest.race(range(len(contest.candidates)), _KEPT)
+        contest.refine()
+        contest.settle()
+    order = contest.ranked()
+    squares = {place: contest.squares[k] for place, k in enumerate(order)} if judged else {}
+    candidates = [replace(contest.candidates[k], **(_statistics(contest.squares[k]) if judged else {})) for k in order]
     chosen, hand, advantage, reason = _decide(measured, candidates, squares)
     return Plan(
         sigmas=chosen.sigmas,
@@ -313,7 +339,7 @@ def plan(
         advantage=advantage,
         candidates=tuple(candidates),
         reason=reason,
-        calls=calls,
+        calls=contest.calls,
     )
 
 
@@ -352,78 +378,117 @@ def _start_levels(measured: ModelProfile) -> list[float]:
     if not lowest < top:
         return [top]
     ratio = max(_LADDER, (top / lowest) ** (1 / _RUNGS))
-    rungs = (lowest * ratio**k for k in range(_RUNGS, -1, -1))
+    rungs = (*(lowest * ratio**k for k in range(_RUNGS, -1, -1)), lowest / _BELOW)
     return [top, *(level for level in rungs if level < top / math.sqrt(ratio))]
 
 
-def _candidates(measured: ModelProfile, n: int, method: Solver) -> list[Candidate]:
-    """Planned grids for every start level; the whole catalogue from sigma_max, its most promising rows from lower levels."""
-    error = None if measured.curve is None else measured.curve.call_error
-    spectrum, low = measured.spectrum.binned(_NODES), measured.sigma_min
-    dim = float(measured.spectrum.dim)
-    one_step = method.memory == 0
-    # End to end, a multistep solver's errors cancel as only a Gaussian's do: theory section 7.
-    objectives = ("w2", "local") if one_step else ("local",)
-    judged_by = objectives[0]
-    options: dict[str, Any] = {"solver": method, "denoiser_error": error}
-    found: list[Candidate] = []
-    # Where the network sees more than the covariance, the eigenvalues that its own error curve asks for: theory section 7.
-    sources = [("", spectrum)]
-    if measured.curve is not None and bool(np.any(measured.curve.ratio < _SEES_MORE)):
-        sources.append((", effective spectrum", effective_spectrum(measured.curve, measured.spectrum)))
+class _Contest:
+    """The candidates of one plan, and their mean squared differences from the endpoint by the judge's noises."""
 
-    def add(name: str, sigmas: Float, planned: bool) -> None:
-        warm = measured.warm(float(sigmas[0])) is not None
-        alike = (
-            other for other in found
-            if np.abs(np.log(np.maximum(other.sigmas[:-1], 1e-300) / np.maximum(sigmas[:-1], 1e-300))).max() < _ALIKE
-        )  # fmt: skip
-        if next(alike, None) is None:
-            value = divergence(spectrum, sigmas, objective=judged_by, **options)
-            found.append(Candidate(name, planned, sigmas, warm, math.sqrt(value / dim)))
+    def __init__(
+        self, measured: ModelProfile, n: int, method: Solver, progress: Callable[[int], None] | None
+    ) -> None:
+        self.measured, self.n, self.method, self.progress = measured, n, method, progress
+        self.candidates: list[Candidate] = []
+        self.squares: list[Float] = []
+        self.calls = 0
+        spectrum, curve = measured.spectrum.binned(_NODES), measured.curve
+        self._options: dict[str, Any] = {"solver": method, "denoiser_error": None if curve is None else curve.call_error}
+        # End to end, a multistep solver's errors cancel as only a Gaussian's do: theory section 7.
+        self._objectives = ("w2", "local") if method.memory == 0 else ("local",)
+        # Where the network sees more than the covariance, the eigenvalues that its own error curve asks for: theory section 7.
+        self._sources = [("", spectrum)]
+        if curve is not None and bool(np.any(curve.ratio < _SEES_MORE)):
+            self._sources.append((", effective spectrum", effective_spectrum(curve, measured.spectrum)))
 
-    for level in _start_levels(measured):
-        if low >= level:
-            continue
+    def add(self, name: str, sigmas: Float, planned: bool) -> None:
+        """One more candidate, unless its levels are those of another."""
+        logs = np.log(sigmas[:-1])
+        if any(np.abs(np.log(other.sigmas[:-1]) - logs).max() < _ALIKE for other in self.candidates):
+            return
+        value = divergence(self._sources[0][1], sigmas, objective=self._objectives[0], **self._options)
+        warm = self.measured.warm(float(sigmas[0])) is not None
+        predicted = math.sqrt(value / float(self.measured.spectrum.dim))
+        self.candidates.append(Candidate(name, planned, sigmas, warm, predicted))
+        self.squares.append(np.empty(0))
+
+    def add_planned(self, level: float) -> None:
+        """The optimal grids from a level, for every objective and spectrum."""
+        for label, source in self._sources:
+            for objective in self._objectives:
+                best = optimal_grid(source, self.n, self.measured.sigma_min, level, objective=objective, **self._options)
+                self.add(f"planned: {objective}{label}", best.sigmas, True)
+
+    def add_usual(self, level: float) -> None:
+        """The whole catalogue from the reference's own start, its most promising rows from lower levels."""
+        measured, spectrum = self.measured, self._sources[0][1]
         path = measured.denoiser.path if level == measured.sigma_max else None
-        hands = catalogue_grids(n, low, level, final=0.0, spectrum=spectrum, path=path)
+        hands = catalogue_grids(self.n, measured.sigma_min, level, final=0.0, spectrum=spectrum, path=path)
         if level != measured.start_level:
-            values = {name: divergence(spectrum, sigmas, objective="local", **options) for name, sigmas in hands.items()}
+            values = {
+                name: divergence(spectrum, sigmas, objective="local", **self._options) for name, sigmas in hands.items()
+            }
             hands = {name: hands[name] for name in sorted(values, key=values.__getitem__)[:_HANDS_PER_LEVEL]}
         for name, sigmas in hands.items():
-            add(name, sigmas, False)
-        for label, source in sources:
-            for objective in objectives:
-                grid_ = optimal_grid(source, n, low, level, objective=objective, **options).sigmas
-                add(f"planned: {objective}{label}", grid_, True)
-    return found
+            self.add(name, sigmas, False)
 
+    def race(self, running: Sequence[int], kept: Sequence[int]) -> None:
+        """Run some candidates from ever more noises, the worst dropping out; the best usual grid always stays to the end."""
+        running, total = list(running), len(self.measured.noise)
+        cuts = [(stop, keep) for stop, keep in zip(_ROUNDS, kept, strict=True) if stop < total]
+        for stop, keep in [*cuts, (total, len(running))]:
+            for k in running:
+                self._judge(k, stop)
+            running.sort(key=lambda k: float(self.squares[k].mean()))
+            usual = next((k for k in running if _usual(self.measured, self.candidates[k])), None)
+            running = [k for place, k in enumerate(running) if place < keep or k == usual]
 
-def _race(
-    measured: ModelProfile, field_: Sequence[Candidate], method: Solver, progress: Callable[[int], None] | None
-) -> tuple[list[Candidate], dict[int, Float], int]:
-    """Run the candidates from ever more noises, the worst dropping out; the best usual grid always stays to the end."""
-    total = len(measured.noise)
-    squares: dict[int, Float] = {k: np.empty(0) for k in range(len(field_))}
-    running, done, calls = list(squares), 0, 0
-    for stop, kept in [*((stop, kept) for stop, kept in zip(_ROUNDS, _KEPT, strict=True) if stop < total), (total, None)]:
-        for k in running:
-            candidate = field_[k]
-            out = measured.run(measured.noise[done:stop], candidate.sigmas, method)
-            difference = (out - measured.endpoint[done:stop]).reshape(stop - done, -1)
-            squares[k] = np.concatenate([squares[k], np.mean(difference**2, axis=1)])
-            made = (stop - done) * method.nfe(candidate.sigmas.size - 1)
-            calls += made
-            if progress is not None:
-                progress(made)
-        done = stop
-        running.sort(key=lambda k: float(squares[k].mean()))
-        if kept is not None:
-            usual = next((k for k in running if _usual(measured, field_[k])), None)
-            running = [k for place, k in enumerate(running) if place < kept or k == usual]
-    judged = [replace(candidate, **_statistics(squares[k])) for k, candidate in enumerate(field_)]
-    order = sorted(squares, key=lambda k: (-squares[k].size, float(squares[k].mean())))
-    return [judged[k] for k in order], {place: squares[k] for place, k in enumerate(order)}, calls
+    def _judge(self, k: int, stop: int) -> None:
+        """Run a candidate from the noises that it has not seen, up to the judge's first `stop`."""
+        measured, done = self.measured, self.squares[k].size
+        out = measured.run(measured.noise[done:stop], self.candidates[k].sigmas, self.method)
+        difference = (out - measured.endpoint[done:stop]).reshape(stop - done, -1)
+        self.squares[k] = np.concatenate([self.squares[k], np.mean(difference**2, axis=1)])
+        self._count((stop - done) * self.method.nfe(self.n))
+
+    def _count(self, made: int) -> None:
+        self.calls += made
+        if self.progress is not None:
+            self.progress(made)
+
+    def ranked(self) -> list[int]:
+        """Indices, those that ran from most noises first, the best of them first; without a judge by theory."""
+        if self.calls:
+            return sorted(range(len(self.squares)), key=lambda k: (-self.squares[k].size, float(self.squares[k].mean())))
+        return sorted(range(len(self.squares)), key=lambda k: self.candidates[k].predicted)
+
+    def refine(self) -> None:
+        """Race the means of the best few, and plans from levels beside the winner's, against them."""
+        finalists = self.ranked()[:_BLENDED]
+        known = len(self.candidates)
+        for one, other in combinations(finalists, 2):
+            blend = np.sqrt(self.candidates[one].sigmas * self.candidates[other].sigmas)
+            names = " and ".join(sorted({self.candidates[k].name for k in (one, other)}))
+            self.add(f"between {names}", blend, True)
+        winner = float(self.candidates[finalists[0]].sigmas[0])
+        if winner < self.measured.start_level:
+            for shift in _SHIFTS:
+                if self.measured.sigma_min < winner * shift < self.measured.start_level:
+                    self.add_planned(winner * shift)
+        self.race(range(known, len(self.candidates)), _KEPT_BESIDE)
+
+    def settle(self) -> None:
+        """Double the judges of the finalists until the winner is a usual grid, or surely better than the best of those."""
+        for _ in range(_DOUBLINGS):
+            order = self.ranked()
+            hand = next(k for k in order if _usual(self.measured, self.candidates[k]))
+            if order[0] == hand or _advantage(self.squares[order[0]], self.squares[hand])[1] > 1:
+                return
+            before = self.measured.calls
+            self.measured = self.measured.judged_by(2 * len(self.measured.noise))
+            self._count(self.measured.calls - before)
+            for k in dict.fromkeys((*order[:_FINALISTS], hand)):
+                self._judge(k, len(self.measured.noise))
 
 
 def _statistics(squares: Float) -> dict[str, Any]:
@@ -440,6 +505,29 @@ def _usual(measured: ModelProfile, candidate: Candidate) -> bool:
     return not candidate.planned and candidate.sigmas[0] >= measured.start_level * (1 - 1e-9)
 
 
+def _advantage(own: Float, other: Float) -> tuple[float, float, float]:
+    """Ratio of squared errors, other over own, with its 95 % interval, paired over the noises that both have.
+
+    Of their means; where that is undecided because a few noises are most of both, though the means favour `own`, the
+    geometric mean of the ratios of single noises, if that is decided.
+    """
+    count = min(own.size, other.size)
+    own, other = own[:count], other[:count]
+    scale = float(own.mean())
+    if count < 2 or not scale:
+        return (float(other.mean()) / scale if scale else math.inf, 0.0, math.inf)
+    gained = other / scale - own / scale
+    spread = _SURE * float(gained.std(ddof=1)) / math.sqrt(count)
+    estimate = 1 + float(gained.mean())
+    low, high = estimate - spread, estimate + spread
+    if low <= 1 < estimate and min(own.min(), other.min()) > 0:
+        ratios = np.log(other / own)
+        middle, half = float(ratios.mean()), _SURE * float(ratios.std(ddof=1)) / math.sqrt(count)
+        if middle > half:
+            return math.exp(middle), math.exp(middle - half), math.exp(middle + half)
+    return estimate, low, high
+
+
 def _decide(
     measured: ModelProfile, ranked: Sequence[Candidate], squares: Mapping[int, Float]
 ) -> tuple[Candidate, Candidate, tuple[float, float, float], str]:
@@ -453,13 +541,8 @@ def _decide(
             f"{_words(best)} has the least error by the Gaussian theory, {best.predicted:.3g} per number; the best usual grid, "
             f"{hand.name}, has {hand.predicted:.3g}. No run of the network judged."
         )
-    count = min(squares[0].size, squares[place].size)
-    own, other = squares[0][:count], squares[place][:count]
-    gained = other - own
-    spread = _SURE * float(gained.std(ddof=1)) / math.sqrt(count) if count > 1 else math.inf
-    scale = float(own.mean())
-    low, high = (1 + (float(gained.mean()) + sign * spread) / scale if scale else math.inf for sign in (-1, 1))
-    estimate = float(other.mean()) / scale if scale else math.inf
+    count = squares[0].size
+    estimate, low, high = _advantage(squares[0], squares[place])
     figures = f"{best.measured:.3g} per number from the converged endpoint over {count} noises"
     if place == 0:
         return best, hand, (1.0, 1.0, 1.0), f"The usual grid {hand.name} is the best of all that were run: {figures}."

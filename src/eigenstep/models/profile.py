@@ -63,6 +63,8 @@ class ModelProfile:
         Root mean square change of some endpoints with half the steps, data units: what the reference is worth.
     calls : int
         Network calls this took, counted by item.
+    seed : int
+        Of `noise`, which is `item_noise` of the first m items.
     """
 
     denoiser: Denoiser
@@ -77,6 +79,35 @@ class ModelProfile:
     endpoint: Float
     endpoint_error: float
     calls: int
+    seed: int = 0
+
+    def judged_by(self, judges: int, *, progress: Callable[[int], None] | None = None) -> ModelProfile:
+        """The same with the converged endpoints of as many noises, at least those it has; `calls` counts the new ones too.
+
+        Raises
+        ------
+        ValueError
+            If fewer are asked for than there are.
+        """
+        known = len(self.noise)
+        judges = _checks.integer(judges, "judges", minimum=known)
+        if judges == known:
+            return self
+        more = item_noise(range(known, judges), self.noise.shape[1:], seed=self.seed)
+        endpoint = self.run(more, self._reference(_REFERENCE_STEPS), "dpmpp_2m")
+        made = len(more) * _REFERENCE_STEPS
+        if progress is not None:
+            progress(made)
+        return replace(
+            self,
+            noise=np.concatenate([self.noise, more]),
+            endpoint=np.concatenate([self.endpoint, endpoint]),
+            calls=self.calls + made,
+        )
+
+    def _reference(self, steps: int) -> Float:
+        """The grid of the converged runs."""
+        return grid(karras_law(self.sigma_min, self.start_level, rho=7.0), steps, final=0.0)
 
     def warm(self, level: float) -> WarmStart | None:
         """The start at a level: None where it is the plain sigma_max z."""
@@ -188,15 +219,14 @@ def profile(
     mismatched = float(spectrum.eigenvalues[0]) > _PRIOR_MISMATCH * high**2
     # Another start is another endpoint: only who aims at the data may repair it.
     origin = math.inf if mismatched and target == "data" else high
-    noise = item_noise(range(judges), shape, seed=seed)
-    empty = ModelProfile(model, spectrum, curve, target, low, high, start, origin, noise, noise[:0], 0.0, calls)
+    none = np.empty((0, *shape))
+    empty = ModelProfile(model, spectrum, curve, target, low, high, start, origin, none, none, 0.0, calls, seed)
     if not judges:
         return empty
-    fine, coarse = (grid(karras_law(low, start, rho=7.0), n, final=0.0) for n in (_REFERENCE_STEPS, _REFERENCE_STEPS // 2))
-    endpoint = empty.run(noise, fine, "dpmpp_2m")
-    few = noise[:_CHECKED]
-    change = endpoint[: len(few)] - empty.run(few, coarse, "dpmpp_2m")
-    made = profile_calls(0, judges)
+    judged = empty.judged_by(judges, progress=progress)
+    few = judged.noise[:_CHECKED]
+    change = judged.endpoint[: len(few)] - judged.run(few, judged._reference(_REFERENCE_STEPS // 2), "dpmpp_2m")
+    made = len(few) * (_REFERENCE_STEPS // 2)
     if progress is not None:
         progress(made)
-    return replace(empty, endpoint=endpoint, endpoint_error=float(np.sqrt(np.mean(change**2))), calls=calls + made)
+    return replace(judged, endpoint_error=float(np.sqrt(np.mean(change**2))), calls=judged.calls + made)
