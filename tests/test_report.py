@@ -10,10 +10,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from eigenstep import Spectrum, optimal_grid, rank
+from eigenstep import Spectrum, optimal_grid, plots, rank
 from eigenstep.estimation import Population
 from eigenstep.grids import catalogue_grids
-from eigenstep.report import findings, spectrum_report
+from eigenstep.report import comparison_report, findings, spectrum_report
 
 LAM = np.geomspace(9.0, 1e-3, 60)
 SAMPLE = Spectrum.from_eigenvalues(
@@ -192,3 +192,71 @@ def test_without_matplotlib_the_error_names_the_extra():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == 'Figures need matplotlib; install it with `pip install "eigenstep[plots]"`.'
+
+
+COMPARED = {
+    "spectrum": {"name": "a < b", "dim": 60, "trace": 17.25, "n_samples": 30},
+    "eigenvalues_reason": "As they are.",
+    "solver": "ddim",
+    "objective": "w2",
+    "path": None,
+    "sigma_min": 0.002,
+    "sigma_max": 80.0,
+    "steps": [3, 4],
+    "sigmas": [[80.0, 5.0, 0.5, 0.0], [80.0, 9.0, 2.0, 0.25, 0.0]],
+    "values": [2.0, 1.0],
+    "baselines": {"karras": [8.0, 5.0], "golden": [None, 3.0]},
+}
+
+
+class TestComparison:
+    @pytest.fixture
+    def page(self, tmp_path):
+        axes = plots.error_against_steps([3, 4], {"ours": [2.0, 1.0], "karras": [8.0, 5.0]}, ours="ours")
+        path = tmp_path / "compared.html"
+        command = "eigenstep compare 'a < b'"
+        comparison_report(COMPARED, path, axes=axes, error_name="squared distance", command=command)
+        return path.read_text(encoding="utf-8")
+
+    def test_it_says_what_the_record_says(self, page):
+        reader = Reader()
+        reader.feed(page)
+        assert reader.open == []
+        text = " ".join(" ".join(reader.text).split())
+        # 8/2 and 3/1, the least at each number of steps.
+        assert "The best hand-made grid leaves 3.00 to 4.00 times the error of the planned one from 3 to 4 steps." in text
+        assert "3 2.00 8.00 4.00 karras" in text
+        assert "4 1.00 3.00 3.00 golden" in text
+        assert "golden – 3.00" in text
+        assert "80, 9, 2, 0.25, 0" in text
+        assert "60 dimensions of total variance 17.2 · 30 samples · As they are." in text
+        assert "Made by eigenstep compare 'a < b'" in text
+
+    def test_it_holds_everything_inside(self, page):
+        assert page.count("<svg") == 2
+        assert "<script" not in page
+        links = set(re.findall(r"https?://[^\s\"'<]+", page))
+        # Names of namespaces are addresses by form only.
+        assert {link for link in links if not link.startswith("http://www.w3.org/")} == set()
+
+    def test_one_number_of_steps_and_none_by_hand(self, tmp_path):
+        one = {**COMPARED, "steps": [3], "sigmas": [[80.0, 5.0, 0.5, 0.0]], "values": [2.0], "baselines": {"karras": [None]}}
+        axes = plots.error_against_steps([3], {"ours": [2.0]}, ours="ours")
+        comparison_report(one, tmp_path / "one.html", axes=axes, error_name="squared distance")
+        assert "The catalogue has no grid of so many steps over this range." in (tmp_path / "one.html").read_text("utf-8")
+
+    def test_another_suffix(self, tmp_path):
+        axes = plots.error_against_steps([3], {"ours": [2.0]}, ours="ours")
+        with pytest.raises(ValueError, match="suffix of `path`"):
+            comparison_report(COMPARED, tmp_path / "out.pdf", axes=axes, error_name="error")
+
+    def test_the_command_writes_it(self, tmp_path):
+        target = tmp_path / "compared.html"
+        command = ["compare", "digits", "--steps", "3,4", "--report", str(target)]
+        code = f"from eigenstep.cli import main; import sys; sys.argv = ['eigenstep', *{command!r}]; main()"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert f"wrote the report to {target}." in done.stderr
+        page = target.read_text(encoding="utf-8")
+        assert "Made by <code>eigenstep compare digits --steps 3,4" in page
+        best = optimal_grid(Spectrum.from_zoo("digits"), 3, 0.002, 80.0)
+        assert ", ".join(f"{sigma:.6g}" for sigma in best.sigmas) in page

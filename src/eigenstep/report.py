@@ -1,6 +1,6 @@
-"""One page about one spectrum: what was measured, how sure it is, and the grid it leads to. HTML or PNG.
+"""Pages of one file: about a spectrum (HTML or PNG), about a comparison of grids, about an evaluation on a network.
 
-The page holds everything inside it (no network, no script); it follows the reader's light or dark setting and prints.
+Each holds everything inside it (no network, no script); it follows the reader's light or dark setting and prints.
 Needs matplotlib: `pip install "eigenstep[plots]"`.
 """
 
@@ -11,7 +11,7 @@ import math
 import os
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -547,6 +547,138 @@ def _sheet(found: Findings, height: float) -> tuple[Figure, float]:
     y += write(margin, y + 0.05, TABLE_NOTE, size=plots.FONT - 2, wrap=128, **soft) + 0.3
     write(margin, y, f"eigenstep {__version__}", size=plots.FONT - 2, **soft)
     return figure, y + 0.45
+
+
+# ---------------------------------------------------------------------- a comparison
+
+
+def comparison_report(
+    record: Mapping[str, Any], path: str | os.PathLike[str], *, axes: Axes, error_name: str, command: str = ""
+) -> None:
+    """Write a comparison of planned and hand-made grids to an `.html` file that holds everything inside it, or nothing at all.
+
+    Parameters
+    ----------
+    record : mapping
+        What `eigenstep compare --format json` prints.
+    path : path
+        Ending in .html.
+    axes : Axes
+        The figure of error against steps.
+    error_name : str
+        What the objective is called.
+    command : str
+        What was typed; empty for nothing.
+
+    Raises
+    ------
+    ValueError
+        Another suffix.
+    OSError
+        The file cannot be written; an earlier one stays as it was.
+    ImportError
+        Without matplotlib.
+    """
+    choice(os.path.splitext(os.fspath(path))[1].lower(), (".html",), "suffix of `path`")
+    content = _comparison_page(record, axes, error_name, command).encode()
+
+    def write(stream: BinaryIO) -> None:
+        stream.write(content)
+
+    _files.write_atomically(path, write)
+
+
+def _best_by_hand(record: Mapping[str, Any]) -> list[tuple[str, float] | None]:
+    """The hand-made grid of least error for each number of steps, where there is one."""
+    found: list[tuple[str, float] | None] = []
+    for k in range(len(record["steps"])):
+        errors = {name: values[k] for name, values in record["baselines"].items() if values[k] is not None}
+        name = min(errors, key=lambda each: errors[each], default=None)
+        found.append(None if name is None else (name, float(errors[name])))
+    return found
+
+
+def _comparison_verdict(record: Mapping[str, Any]) -> str:
+    """One sentence: how much more error the best hand-made grid leaves."""
+    hands = _best_by_hand(record)
+    ratios = [hand[1] / value for hand, value in zip(hands, record["values"], strict=True) if hand is not None and value > 0]
+    if not ratios:
+        return "The catalogue has no grid of so many steps over this range."
+    steps = record["steps"]
+    span = f"at {steps[0]} step{'s' * (steps[0] != 1)}" if len(steps) == 1 else f"from {steps[0]} to {steps[-1]} steps"
+    low, high = _three(min(ratios)), _three(max(ratios))
+    times = low if low == high else f"{low} to {high}"
+    return f"The best hand-made grid leaves {times} times the error of the planned one {span}."
+
+
+_COLUMNS = 9
+
+
+def _comparison_page(record: Mapping[str, Any], axes: Axes, error_name: str, command: str) -> str:
+    """A comparison as one HTML document without scripts, links or requests."""
+    spectrum, steps = record["spectrum"], record["steps"]
+    title = f"{spectrum['name']}: planned and hand-made grids"
+    hands = _best_by_hand(record)
+    rows = []
+    for n, value, hand in zip(steps, record["values"], hands, strict=True):
+        ratio = "–" if hand is None or value == 0 else _three(hand[1] / value)
+        rows.append((str(n), _three(value), "–" if hand is None else _three(hand[1]), ratio, "" if hand is None else hand[0]))
+    # As many planned grids as a figure shows well, evenly taken, the first and the last among them.
+    shown = sorted({round(k) for k in np.linspace(0, len(steps) - 1, min(len(steps), 6))})
+    lines = {f"{steps[k]} step{'s' * (steps[k] != 1)}": record["sigmas"][k] for k in shown}
+    levels = [(str(n), ", ".join(f"{sigma:.6g}" for sigma in grid)) for n, grid in zip(steps, record["sigmas"], strict=True)]
+    tables = []
+    # As many columns as a printed page takes.
+    for first in range(0, len(steps), _COLUMNS):
+        part = slice(first, first + _COLUMNS)
+        every = [
+            (name, *("–" if value is None else _three(value) for value in values[part]))
+            for name, values in record["baselines"].items()
+        ]
+        tables.append(_html_table(("grid", *map(str, steps[part])), every))
+    settings = [
+        ("solver", record["solver"], "that takes the steps"),
+        ("objective", record["objective"], error_name),
+        ("noise levels", f"{record['sigma_max']:.4g} – {record['sigma_min']:.3g}", record["path"] or "in units of the data"),
+    ]
+    facts = "".join(
+        f"<div><span>{escape(label)}</span><b>{escape(str(value))}</b><small>{escape(str(remark))}</small></div>"
+        for label, value, remark in settings
+    )
+    curves = _svg(axes, f"{error_name} against the number of steps, planned and hand-made")
+    grids = _svg(plots.grids_on_line(lines), "Noise levels of the planned grids")
+    samples = "" if spectrum["n_samples"] is None else f"{spectrum['n_samples']:,} samples · "
+    size = f"{spectrum['dim']:,.6g} dimensions of total variance {_three(spectrum['trace'])} · {samples}"
+    made = f"<br>Made by <code>{escape(command)}</code>" if command else ""
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title>
+<style>{_STYLE}
+.levels td {{ white-space: normal; text-align: left; }} .levels th {{ text-align: left; }}
+.wide + .wide {{ margin-top: 1.5rem; }}
+</style>
+</head>
+<body>
+<h1>{escape(title)}</h1>
+<p class="subtitle">{escape(size)}{escape(record["eigenvalues_reason"])}</p>
+<p class="verdict">{escape(_comparison_verdict(record))}</p>
+<div class="facts">{facts}</div>
+<h2>Error against steps</h2>
+<figure><div>{curves}</div></figure>
+{_html_table(("steps", "planned", "best by hand", "ratio", "which"), rows)}
+<h2>The planned grids</h2>
+<figure><div>{grids}</div></figure>
+{_html_table(("steps", "levels, from noise to data"), levels).replace("<table>", '<table class="levels">')}
+<h2>Every hand-made grid</h2>
+<p class="note">Error at each number of steps; – where the catalogue has no such grid, or its error is infinite.</p>
+{"".join(tables)}
+<footer>eigenstep {__version__}{made}</footer>
+</body>
+</html>
+"""
 
 
 # ---------------------------------------------------------------------- an evaluation

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +12,18 @@ import click
 
 from eigenstep._checks import choice
 from eigenstep.cli.aim import Aim, Planned
+from eigenstep.cli.errors import ARGUMENTS, say
 from eigenstep.cli.options import PLAN_OPTIONS, QUIET, READING, SOURCE_OPTIONS, with_options
 from eigenstep.cli.outputs import check_output
+from eigenstep.cli.picture import figure_class
 from eigenstep.cli.progress import progress
 from eigenstep.cli.records import common_record, finite, json_text
 from eigenstep.cli.sources import chosen_for, spectrum_of
 from eigenstep.cli.tables import ERROR_NAMES, ratio_text, rendered, title
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from eigenstep.estimation import ChosenSpectrum
 
 WELL_KNOWN = ("karras", "exponential", "kl_optimal", "ays_sd15")
@@ -57,14 +62,15 @@ def _table(record: Mapping[str, Any]) -> str:
     return f"{title(record)}: {ERROR_NAMES[record['objective']]}, {record['solver']}\n\n{rendered(table)}"
 
 
-def _plot(record: Mapping[str, Any], path: str) -> None:
+def _axes(record: Mapping[str, Any]) -> Axes:
+    """The figure of error against steps."""
     from eigenstep import plots
 
     errors = {name: [math.nan if v is None else v for v in values] for name, values in record["baselines"].items()}
     last = {name: values[-1] for name, values in record["baselines"].items() if values[-1] is not None}
     best = sorted(last, key=lambda name: float(last[name]))[:1]
     known = [*best, *(name for name in WELL_KNOWN if name in errors and name not in best)]
-    axes = plots.error_against_steps(
+    return plots.error_against_steps(
         record["steps"],
         {"eigenstep": record["values"], **errors},
         ours="eigenstep",
@@ -72,9 +78,19 @@ def _plot(record: Mapping[str, Any], path: str) -> None:
         named=known,
         title=f"{record['spectrum']['name']}, sampled by {record['solver']}",
     )
-    figure = axes.get_figure(root=True)
+
+
+def _plot(record: Mapping[str, Any], path: str) -> None:
+    figure = _axes(record).get_figure(root=True)
     assert figure is not None
     figure.savefig(path, dpi=200)
+
+
+def _report(record: Mapping[str, Any], path: str) -> None:
+    from eigenstep.report import comparison_report
+
+    command = shlex.join(["eigenstep", *click.get_current_context().meta[ARGUMENTS]])
+    comparison_report(record, path, axes=_axes(record), error_name=ERROR_NAMES[record["objective"]], command=command)
 
 
 def step_counts(text: str) -> list[int]:
@@ -93,11 +109,14 @@ def step_counts(text: str) -> list[int]:
 @click.argument("data", metavar="SPECTRUM_OR_SOURCE")
 @click.option("-n", "--steps", "counts", default="3-20", show_default=True, metavar="A-B", help="As 3-20 or 4,6,10.")
 @click.option("--plot", metavar="FILE", help="Save the figure too: a .png, .svg or .pdf file.")
+@click.option("--report", metavar="FILE", help="Write the comparison to a page of one file, an .html.")
 @click.option("--format", "form", default="table", show_default=True, metavar="NAME", help="table or json.")
 @with_options(PLAN_OPTIONS)
 @with_options(SOURCE_OPTIONS)
 @QUIET
-def command(data: str, counts: str, plot: str | None, form: str, quiet: bool, **options: Any) -> None:
+def command(
+    data: str, counts: str, plot: str | None, report: str | None, form: str, quiet: bool, **options: Any
+) -> None:
     """Compare optimal grids with hand-made ones.
 
     For each number of steps, the error of the optimal grid beside that of every grid of the catalogue.
@@ -106,16 +125,19 @@ def command(data: str, counts: str, plot: str | None, form: str, quiet: bool, **
     steps = step_counts(counts)
     if plot is not None:
         check_output(plot, (".png", ".svg", ".pdf"))
+    if report is not None:
+        check_output(report, (".html",))
+        figure_class()
     reading = {key: options.pop(key) for key in READING}
     aim = Aim.from_options(**options)
     spectrum, name = spectrum_of(data, quiet, **reading)
     chosen = chosen_for(aim, spectrum, quiet)
     rows: list[tuple[int, Planned, dict[str, float]]] = []
     try:
-        with progress("planning", quiet) as report:
+        with progress("planning", quiet) as tell:
             for n in steps:
                 rows.append((n, aim.optimum(chosen.spectrum, n), aim.baselines(chosen.spectrum, n)))
-                report(len(rows), len(steps))
+                tell(len(rows), len(steps))
     finally:
         # After Ctrl-C or a failure, what is done is still shown.
         if rows:
@@ -123,3 +145,7 @@ def command(data: str, counts: str, plot: str | None, form: str, quiet: bool, **
             click.echo(json_text(record) if form == "json" else _table(record))
     if plot is not None:
         _plot(record, plot)
+    if report is not None:
+        _report(record, report)
+        if not quiet:
+            say(f"wrote the report to {report}.")
