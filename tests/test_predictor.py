@@ -102,6 +102,15 @@ def test_what_is_said_is_the_librarys_own_divergence(gaussian, cell):
     assert cell["said"]["w2"][place] < cell["said"]["magnitudes"][place]
 
 
+def test_magnitudes_by_hand():
+    class Model:
+        spectrum = Spectrum.from_eigenvalues([1.0], multiplicities=[3.0])
+
+    # From 2 to 1 and to 0 at lambda = 1: gains 3/5 and 1/2, true standard deviations sqrt 5, sqrt 2 and 1.
+    errors = abs(3 / np.sqrt(10) - 1) + abs(1 / np.sqrt(2) - 1)
+    assert predictor.magnitudes(Model, "ddim", np.array([2.0, 1.0, 0.0])) == pytest.approx(3 * errors**2, rel=1e-12)
+
+
 def test_the_endpoint_is_converged(gaussian):
     exact = gaussian.states * np.sqrt(LAM / (LAM + 160.0**2))
     # A second-order solver of 120 steps over five decades.
