@@ -140,6 +140,69 @@ def test_an_absent_package_is_named_with_its_command():
     assert second.endswith("install it with `pip install timm`.")
 
 
+def test_a_torchvision_for_another_torch_is_named(monkeypatch):
+    def broken(name):
+        raise RuntimeError("operator torchvision::nms does not exist\nand more")
+
+    monkeypatch.setattr("importlib.import_module", broken)
+    with pytest.raises(ImportError, match=r"need timm, which .* \(operator torchvision::nms does not exist\); install"):
+        PretrainedFeatures("dinov2", (0.0, 1.0)).require()
+
+
+def test_identity_of_pretrained_features_is_that_of_the_files_content(tmp_path):
+    for name, content in {"a": b"12", "b": b"12", "c": b"21"}.items():
+        (tmp_path / name).write_bytes(content)
+    a, b, c = (PretrainedFeatures("dinov2", (0.0, 1.0), str(tmp_path / name)).identity for name in "abc")
+    assert a == b != c
+    assert PretrainedFeatures("inception", (0.0, 1.0), str(tmp_path / "a")).identity != a
+
+
+def test_inception_is_the_packages_own_network_on_bytes(tmp_path, monkeypatch):
+    """torch-fidelity's class with random weights in a file: its features of the images as 8-bit files hold them."""
+    pytest.importorskip("torch_fidelity")
+    from torch_fidelity import feature_extractor_inceptionv3 as fidelity
+
+    class Untrained(fidelity.FeatureExtractorInceptionV3):
+        def load_state_dict(self, *_, **__):
+            """Keep the random weights: the class would download others."""
+
+    monkeypatch.setattr(fidelity, "load_state_dict_from_url", lambda *_, **__: {})
+    torch.manual_seed(0)
+    network = Untrained("untrained", ["2048"])
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    x = np.random.default_rng(0).uniform(-1.1, 1.1, (2, 3, 32, 32))
+    found = PretrainedFeatures("inception", (-1.0, 1.0), str(tmp_path / "weights.pth"))(x)
+    scaled = np.clip((x.astype(np.float32) + 1) / 2, 0, 1)
+    with torch.no_grad():
+        (expected,) = network(torch.from_numpy(np.round(255 * scaled)).to(torch.uint8))
+    assert found.shape == (2, 2048)
+    # The same network on the same bytes.
+    np.testing.assert_array_equal(found, expected.double().numpy())
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_dinov2_is_the_packages_own_network_at_224(tmp_path, suffix):
+    """timm's class with random weights in a file, kept for 518 x 518: the same features as by resampling in every call."""
+    timm = pytest.importorskip("timm")
+    import safetensors.torch
+
+    torch.manual_seed(0)
+    name = "vit_small_patch14_dinov2.lvd142m"
+    network = timm.create_model(name, pretrained=False, num_classes=0, dynamic_img_size=True).eval()
+    file = tmp_path / f"weights.{suffix}"
+    {"pth": torch.save, "safetensors": safetensors.torch.save_file}[suffix](network.state_dict(), str(file))
+    x = np.random.default_rng(0).uniform(0.0, 255.0, (2, 1, 32, 32))
+    found = PretrainedFeatures("dinov2", (0.0, 255.0), str(file))(x)
+    colours = torch.from_numpy(x / 255).float().expand(-1, 3, -1, -1)
+    larger = torch.nn.functional.interpolate(colours, size=(224, 224), mode="bicubic", antialias=True).clamp(0, 1)
+    mean, deviation = (torch.tensor(network.pretrained_cfg[name])[:, None, None] for name in ("mean", "std"))
+    with torch.no_grad():
+        expected = network((larger - mean) / deviation)
+    assert found.shape == (2, 384)
+    # float32 in twelve blocks; features are of the size of 1.
+    np.testing.assert_allclose(found, expected.double().numpy(), rtol=0, atol=1e-5)
+
+
 def test_importing_the_room_needs_no_torch():
     program = "import sys; sys.modules['torch'] = None; import eigenstep.evaluation, eigenstep.report"
     subprocess.run([sys.executable, "-c", program], check=True)

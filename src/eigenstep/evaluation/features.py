@@ -13,6 +13,7 @@ import os
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -339,12 +340,12 @@ class PretrainedFeatures:
 
     @property
     def identity(self) -> str:
-        """Digest of the network's name, the range, and the size of its file."""
-        size = "" if self.weights is None else str(os.path.getsize(self.weights))
-        return _digest(f"{self.name}|{self.value_range}|{size}", {})
+        """Digest of the network's name, the range, and the content of its file."""
+        content = b"" if self.weights is None else Path(self.weights).read_bytes()
+        return _digest(f"{self.name}|{self.value_range}|{hashlib.sha256(content).hexdigest()}", {})
 
     def require(self) -> None:
-        """Refuse at once where the package is missing.
+        """Refuse at once where the package is missing or cannot be imported.
 
         Raises
         ------
@@ -357,6 +358,13 @@ class PretrainedFeatures:
         except ImportError as error:
             raise ImportError(
                 f"The features {self.name!r} need {package} ({error}); install it with `pip install {package}`."
+            ) from error
+        except RuntimeError as error:
+            # A torchvision built for another torch: "operator torchvision::nms does not exist".
+            torch = torch_module("evaluating a network")
+            raise ImportError(
+                f"The features {self.name!r} need {package}, which cannot be imported ({str(error).splitlines()[0]}); install "
+                f"the torchvision that belongs to torch {torch.__version__}."
             ) from error
 
     def __call__(self, items: ArrayLike, *, device: Any = None) -> Float:
