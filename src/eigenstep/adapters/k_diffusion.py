@@ -191,6 +191,12 @@ class HostDenoiser:
         Range of levels it may be called at, data units.
     extra_args : mapping
         Keyword arguments of every call. Tensors hold one row per item, as in k-diffusion; other values hold for all.
+
+    Examples
+    --------
+    >>> host = HostDenoiser(lambda x, sigma, scale: scale * x / (1 + sigma[:, None] ** 2), 0.01, 80.0, {"scale": 2.0})
+    >>> host(np.ones((2, 1)), 1.0).ravel().tolist()
+    [1.0, 1.0]
     """
 
     model: Callable[..., Any]

@@ -143,7 +143,13 @@ def gaussian_frechet(mean_x: ArrayLike, covariance_x: ArrayLike, mean_y: ArrayLi
 
 @dataclass(frozen=True)
 class KernelDistance:
-    """MMD^2 and its standard error; the estimate is unbiased, so that it falls below 0 where the two are alike."""
+    """MMD^2 and its standard error; the estimate is unbiased, so that it falls below 0 where the two are alike.
+
+    >>> rng = np.random.default_rng(0)
+    >>> alike = kernel_distance(rng.standard_normal((50, 2)), rng.standard_normal((50, 2)))
+    >>> alike.value < 2 * alike.standard_error
+    True
+    """
 
     value: float
     standard_error: float

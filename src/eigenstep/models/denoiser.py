@@ -62,7 +62,13 @@ _Around = TypeVar("_Around", bound="AroundNetwork")
 
 
 class AroundNetwork:
-    """What every dataclass around a `network` passes on from it: where it runs, in what, and the rows of some items."""
+    """What every dataclass around a `network` passes on from it: where it runs, in what, and the rows of some items.
+
+    >>> import torch
+    >>> from eigenstep.models.network import TorchNetwork
+    >>> Preconditioned(TorchNetwork(lambda x, t: x, dtype="float16"), sigma_data=0.5).dtype
+    torch.float16
+    """
 
     network: Any
 

@@ -37,6 +37,11 @@ class Host:
         From the number of steps to the arguments with which the class's own `set_timesteps` only clears its memory.
     reads : tuple of str
         Methods that look timesteps up in the table, besides `step`.
+
+    Examples
+    --------
+    >>> HOSTS["EulerDiscreteScheduler"].layout, HOSTS["HeunDiscreteScheduler"].layout, HOSTS["DDIMScheduler"].state
+    ('levels', 'twice', 'vp')
     """
 
     layout: Layout
@@ -159,7 +164,13 @@ def host_of(scheduler: Any) -> tuple[str, Host]:
 
 
 def takes_flow(scheduler: Any, host: Host) -> bool:
-    """Whether the state is a rectified flow's, (1 - u) x_0 + u noise: by class, or by its `use_flow_sigmas`."""
+    """Whether the state is a rectified flow's, (1 - u) x_0 + u noise: by class, or by its `use_flow_sigmas`.
+
+    >>> from diffusers import UniPCMultistepScheduler
+    >>> plain, flow = UniPCMultistepScheduler(), UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction")
+    >>> [takes_flow(each, host_of(each)[1]) for each in (plain, flow)]
+    [False, True]
+    """
     return host.state == "flow" or bool(scheduler.config.get("use_flow_sigmas", False))
 
 

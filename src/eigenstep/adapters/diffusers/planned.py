@@ -37,6 +37,12 @@ def table_of(scheduler: Any) -> VPDiscrete:
 
     At zero terminal SNR the last level is infinite. diffusers puts 2**-24 for its alphas_cumprod (sigma 4096); steep tables
     pass that a timestep earlier: a quarter of the last but one, twice its sigma, stands there then.
+
+    >>> from diffusers import DDIMScheduler
+    >>> table_of(DDIMScheduler())
+    VPDiscrete(1000 timesteps, sigma 0.0100013 to 157.407)
+    >>> round(table_of(DDIMScheduler(rescale_betas_zero_snr=True, beta_schedule="scaled_linear")).sigma_max)
+    4096
     """
     kept = scheduler.alphas_cumprod.double().cpu().numpy().copy()
     if kept[-1] == 0.0 or kept[-1] >= kept[-2]:
@@ -45,7 +51,12 @@ def table_of(scheduler: Any) -> VPDiscrete:
 
 
 def level_range(scheduler: Any, host: Host) -> tuple[float, float]:
-    """The lowest and the highest level that the scheduler was made for; (0, inf) where it has no bound."""
+    """The lowest and the highest level that the scheduler was made for; (0, inf) where it has no bound.
+
+    >>> from diffusers import EDMEulerScheduler, FlowMatchEulerDiscreteScheduler
+    >>> [level_range(each, host_of(each)[1]) for each in (EDMEulerScheduler(), FlowMatchEulerDiscreteScheduler())]
+    [(0.0, 80.0), (0.0, inf)]
+    """
     config = scheduler.config
     if takes_flow(scheduler, host) or host.layout in ("angles", "trig"):
         return 0.0, float("inf")
@@ -58,7 +69,13 @@ def level_range(scheduler: Any, host: Host) -> tuple[float, float]:
 
 
 def labels_of(scheduler: Any, host: Host, sigmas: Float) -> Float:
-    """What the network is told in place of each level: the scheduler's own time, fractional where it counts in integers."""
+    """What the network is told in place of each level: the scheduler's own time, fractional where it counts in integers.
+
+    >>> from diffusers import FlowMatchEulerDiscreteScheduler
+    >>> flow = FlowMatchEulerDiscreteScheduler(shift=3.0)                   # a shift says only which levels are taken
+    >>> labels_of(flow, host_of(flow)[1], np.array([3.0, 1.0])).tolist()
+    [750.0, 500.0]
+    """
     config = scheduler.config
     count = config.get("num_train_timesteps", 1000)
     if takes_flow(scheduler, host):
@@ -85,7 +102,13 @@ def labels_of(scheduler: Any, host: Host, sigmas: Float) -> Float:
 
 
 def host_levels(scheduler: Any, host: Host, sigmas: Float) -> Float:
-    """Levels as the scheduler's own array holds them: u = sigma/(1 + sigma) for a flow (1 - u where it is inverted)."""
+    """Levels as the scheduler's own array holds them: u = sigma/(1 + sigma) for a flow (1 - u where it is inverted).
+
+    >>> from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+    >>> levels = np.array([3.0, 1.0])
+    >>> [host_levels(each, host_of(each)[1], levels).tolist() for each in (FlowMatchEulerDiscreteScheduler(), DDIMScheduler())]
+    [[0.75, 0.5], [3.0, 1.0]]
+    """
     if not takes_flow(scheduler, host):
         return sigmas
     u = sigmas / (1.0 + sigmas)
@@ -93,7 +116,13 @@ def host_levels(scheduler: Any, host: Host, sigmas: Float) -> Float:
 
 
 def own_levels(scheduler: Any, host: Host, levels: Float) -> Float:
-    """Inverse of `host_levels`; infinite where a flow starts from noise alone."""
+    """Inverse of `host_levels`; infinite where a flow starts from noise alone.
+
+    >>> from diffusers import FlowMatchEulerDiscreteScheduler
+    >>> flow = FlowMatchEulerDiscreteScheduler()
+    >>> own_levels(flow, host_of(flow)[1], np.array([1.0, 0.75, 0.5])).tolist()
+    [inf, 3.0, 1.0]
+    """
     if not takes_flow(scheduler, host):
         return levels
     u = 1.0 - levels if scheduler.config.get("invert_sigmas", False) else levels
@@ -102,7 +131,13 @@ def own_levels(scheduler: Any, host: Host, levels: Float) -> Float:
 
 
 def signal_scale(scheduler: Any, host: Host, sigma: float) -> float:
-    """The factor between x~ and the state that the scheduler moves, at a level."""
+    """The factor between x~ and the state that the scheduler moves, at a level.
+
+    >>> from diffusers import DDIMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
+    >>> kinds = (DDIMScheduler(), EulerDiscreteScheduler(), FlowMatchEulerDiscreteScheduler())
+    >>> [round(signal_scale(each, host_of(each)[1], 3.0), 6) for each in kinds]
+    [0.316228, 1.0, 0.25]
+    """
     if takes_flow(scheduler, host):
         return 1.0 / (1.0 + sigma)
     return 1.0 if host.state == "x" else float((1.0 + sigma**2) ** -0.5)
@@ -361,7 +396,14 @@ class Planned:
 
 
 def unfolded(scheduler: Any, host: Host) -> Float:
-    """The n+1 levels of a scheduler's arrays, planned or diffusers' own, in the coordinate of the library."""
+    """The n+1 levels of a scheduler's arrays, planned or diffusers' own, in the coordinate of the library.
+
+    >>> from diffusers import DDIMScheduler
+    >>> scheduler = DDIMScheduler(timestep_spacing="trailing")
+    >>> scheduler.set_timesteps(2)
+    >>> unfolded(scheduler, host_of(scheduler)[1]).round(3).tolist()
+    [157.407, 3.424, 0.0]
+    """
     if host.layout == "angles":
         return np.asarray((scheduler.betas.double() / scheduler.alphas.double()).cpu().numpy())
     if host.layout == "trig":
