@@ -167,8 +167,8 @@ def takes_flow(scheduler: Any, host: Host) -> bool:
     """Whether the state is a rectified flow's, (1 - u) x_0 + u noise: by class, or by its `use_flow_sigmas`.
 
     >>> from diffusers import UniPCMultistepScheduler
-    >>> plain, flow = UniPCMultistepScheduler(), UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction")
-    >>> [takes_flow(each, host_of(each)[1]) for each in (plain, flow)]
+    >>> flow = UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction")
+    >>> [takes_flow(each, host_of(each)[1]) for each in (UniPCMultistepScheduler(), flow)]
     [False, True]
     """
     return host.state == "flow" or bool(scheduler.config.get("use_flow_sigmas", False))
