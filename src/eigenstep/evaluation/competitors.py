@@ -183,7 +183,8 @@ def keep_profile(shelf: Shelf, profile: ModelProfile) -> None:
     curve = profile.curve
     assert curve is not None
     facts: dict[str, Any] = {name: str(getattr(profile, name)) for name in _LEVELS}
-    facts |= {"target": profile.target, "calls": profile.calls, "seed": profile.seed, "n_items": curve.n_items, "dim": curve.dim}
+    facts |= {name: getattr(profile, name) for name in ("target", "calls", "seed")}
+    facts |= {"n_items": curve.n_items, "dim": curve.dim}
     arrays = {f"curve.{name}": getattr(curve, name) for name in ("sigmas", "error", "standard_error", "bound")}
     arrays |= {"noise": profile.noise, "endpoint": profile.endpoint, "facts": np.array(json.dumps(facts))}
     shelf.keep("profile", arrays)
