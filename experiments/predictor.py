@@ -344,6 +344,32 @@ def plans_table(results, plans, measure):
     return "\n".join(lines)
 
 
+PAIRS = (("w2 + local/5", "local"), ("w2 + local/5", "w2"), ("w2 effective", "w2"), ("w2 + local/5 effective", "w2 + local/5"))
+
+
+def pairs_table(results, plans):
+    """One plan beside another on the same noises: ratios of their errors, and the paired 95 % interval's verdict per cell."""
+    lines = [f"| plan for | over that for | kind | cells | better, even, worse | {' | '.join(MEASURES)} |"]
+    lines.append("|---|---|---|--:|--:|--:|--:|")
+    for first, second in PAIRS:
+        for kind, wanted in KINDS.items():
+            ratios, verdicts = {name: [] for name in MEASURES}, []
+            for model, cells in results.items():
+                for cell, made in zip(cells, plans[model], strict=True):
+                    if wanted(cell["solver"]):
+                        one, other = (np.array(made[name]["squares"]) for name in (first, second))
+                        gained = other - one
+                        spread = 1.96 * gained.std(ddof=1) / math.sqrt(gained.size)
+                        verdicts.append("better" if gained.mean() > spread else "worse" if gained.mean() < -spread else "even")
+                        for name, measure in MEASURES.items():
+                            ratios[name].append(math.sqrt(measure(one) / measure(other)))
+            if verdicts:
+                counts = ", ".join(str(verdicts.count(word)) for word in ("better", "even", "worse"))
+                medians = " | ".join(f"{np.median(values):.2f}" for values in ratios.values())
+                lines.append(f"| {first} | {second} | {kind} | {len(verdicts)} | {counts} | {medians} |")
+    return "\n".join(lines)
+
+
 def run(name, folder, *, noises, solvers=SOLVERS, calls=CALLS):
     """All cells of one model and the plans for them, those in `folder` read from it."""
 
@@ -389,6 +415,7 @@ def main():
     print(f"\n{by_cell(results)}\n")
     for measure in MEASURES:
         print(f"{plans_table(results, plans, measure)}\n")
+    print(f"{pairs_table(results, plans)}\n")
     for name, cells in results.items():
         counts = sorted({len(cell["grids"]) for cell in cells})
         print(

@@ -202,3 +202,15 @@ def test_plans_are_compared_with_the_catalogues_best():
     plans = {name: {"squares": [0.25, 0.25]} for name in predictor.PLANNED}
     table = predictor.plans_table({"some": [cell]}, {"some": [plans]}, "root mean square")
     assert table.splitlines()[2] == "| w2 | 0.50 | 0.50 | 0.50 | – | – | – |"
+
+
+def test_one_plan_beside_another_is_judged_on_the_same_noises():
+    cell = {"solver": "dpmpp_2m", "squares": [[1.0] * 4]}
+    noisy = [1.0, 100.0, 400.0, 900.0]
+    made = {name: {"squares": noisy} for name in predictor.PLANNED}
+    # A quarter less on every noise: the noises' own spread does not hide it.
+    made["w2 + local/5"] = {"squares": [value - 0.25 for value in noisy]}
+    rows = predictor.pairs_table({"some": [cell]}, {"some": [made]}).splitlines()[2:]
+    assert rows[0] == "| w2 + local/5 | local | multistep | 1 | 1, 0, 0 | 1.00 | 1.00 |"
+    assert rows[2] == "| w2 effective | w2 | multistep | 1 | 0, 1, 0 | 1.00 | 1.00 |"
+    assert rows[3] == "| w2 + local/5 effective | w2 + local/5 | multistep | 1 | 0, 0, 1 | 1.00 | 1.00 |"
