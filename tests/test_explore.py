@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 import numpy as np
 import pytest
 
-from eigenstep.estimation import choose_spectrum
+from eigenstep.estimation import Population, choose_spectrum
 from eigenstep.explore import Desk, Job, Shelf, State
 from eigenstep.gaussian import OBJECTIVES, divergence, retained_variance
 from eigenstep.grids import catalogue_grids
@@ -155,6 +155,22 @@ class TestNumbers:
         assert answer["optimum"]["value"] == optimal_grid(chosen.spectrum, 3, 0.002, 80.0).value
         assert set(answer["eigenvalues"]) == {"measured", "population"}
         assert answer["spectrum"]["reason"].startswith(chosen.reason)
+
+    def test_the_interval_is_the_librarys(self, desk):
+        found = desk.interval(desk.state({}))["points"]
+        population = Population.from_spectrum(Spectrum.from_zoo("digits"))
+        ranks, low, high = np.transpose(found)
+        middle, expected_low, expected_high = population.at_rank(ranks)
+        assert (low.tolist(), high.tolist()) == (expected_low.tolist(), expected_high.tolist())
+        assert np.all(middle >= population.resolution**2)
+        assert ranks[0] == 1
+
+    def test_without_samples_there_is_no_interval(self, desk):
+        key = desk.shelf.put("theory", Spectrum.from_eigenvalues([4.0, 1.0]))
+        found = desk.interval(desk.state({"spectrum": key}))
+        assert found == {"points": None, "reason": "The number of samples is not known, so there is no interval."}
+        few = desk.shelf.put("two", Spectrum.from_eigenvalues([4.0, 1.0], n_samples=2))
+        assert desk.interval(desk.state({"spectrum": few}))["points"] is None
 
     def test_columns_of_error_against_steps(self, desk):
         found = desk.steps(desk.state({"solver": "heun"}), 4)

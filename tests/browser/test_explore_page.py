@@ -1,6 +1,6 @@
 """The page in a real browser: every control does what it says, numbers are the library's, nothing comes from elsewhere.
 
-Needs playwright and a Chromium (`CHROMIUM`, or /usr/bin/chromium): `pip install playwright`, `apt-get install chromium`.
+Needs playwright (in the extra `dev`) and a Chromium (named in CHROMIUM, or on the path: `apt-get install chromium`).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -284,6 +285,19 @@ def test_grids_are_compared_by_ticking(reader):
     assert not reader.page.locator("#hand input[name=karras]").is_checked()
 
 
+def test_eigenvalues_have_an_interval_where_samples_are_counted(reader, tmp_path):
+    reader.open()
+    reader.page.locator("#eigen-figure path.band").wait_for()
+    assert "95 % interval" in reader.page.locator("#eigen-sub").inner_text()
+    Spectrum.from_eigenvalues([4.0, 1.0]).save(tmp_path / "theory.json")
+    reader.page.locator("#own > summary").click()
+    reader.page.locator("#file").set_input_files(tmp_path / "theory.json")
+    reader.page.locator("#data-line", has_text="theory").wait_for()
+    reader.settle()
+    reader.page.locator("#eigen-figure path.band").wait_for(state="detached")
+    assert "95 % interval" not in reader.page.locator("#eigen-sub").inner_text()
+
+
 def test_error_against_steps_fills_up(reader):
     reader.open("?steps=4")
     reader.page.locator("#steps-figure[data-columns='18']").wait_for()
@@ -433,11 +447,234 @@ def test_a_server_that_is_stopped_and_started_again(browser):
     reader.context.close()
 
 
+def small_network(judges: int = 4):
+    """The bundled network, with few items and noises: a minute's work in seconds."""
+    pytest.importorskip("diffusers")
+    from eigenstep.cli.demo import bundled
+    from eigenstep.explore.network import Network
+    from eigenstep.models import load_denoiser
+
+    spectrum = Spectrum.load(bundled() / "spectrum.npz")
+    # Items of the Gaussian with MNIST's covariance: the images themselves are not in the repository.
+    roots = np.sqrt(spectrum.eigenvalues[: len(spectrum.basis)])
+    draws = np.random.default_rng(0).standard_normal((24, len(roots)))
+    items = spectrum.mean.reshape(1, 1, 32, 32) + ((draws * roots) @ spectrum.basis).reshape(-1, 1, 32, 32)
+    return Network(load_denoiser(bundled()), spectrum, name="mnist", data_name="digits", items=items, judges=judges)
+
+
+def desk_beside(network) -> Desk:
+    shelf = Shelf()
+    return Desk(shelf, shelf.put("mnist-32", network.spectrum), network)
+
+
+@pytest.fixture(scope="module")
+def beside():
+    """A desk with a network that was measured, and the address of its page with samples of 3 steps."""
+    network = small_network()
+    desk = desk_beside(network)
+    ended(desk, desk.measure_network())
+    ended(desk, desk.compare_network(desk.state({"steps": "3"})))
+    with served(desk) as at:
+        yield desk, at
+
+
+def ended(desk: Desk, job: str) -> None:
+    while not desk.shelf.jobs.job(job).ended:
+        time.sleep(0.1)
+    assert desk.shelf.jobs.job(job).error == ""
+
+
+def test_a_network_is_measured_and_sampled_on_the_page(browser):
+    network = small_network()
+    desk = desk_beside(network)
+    with served(desk) as at:
+        reader = Reader(browser, at, viewport={"width": 1600, "height": 1000}).open("?steps=3")
+        page = reader.page
+        assert page.locator("#network-title").inner_text() == "The network: mnist"
+        assert f"{network.calls:,} network calls" in page.locator("#network-note").inner_text()
+        assert not page.locator("#gauge").is_visible()
+        page.locator("#network-measure").click()
+        page.locator("#network-progress").wait_for()
+        # The page is not blocked meanwhile: another number of steps is planned and drawn.
+        best = optimal_grid(network.spectrum, 4, *desk.options()["range"])
+        assert reader.choose("steps", "4").levels() == best.sigmas.tolist()
+        assert page.locator("#network-progress").is_visible()
+        page.locator("#network-stop").click()
+        page.locator("#network-progress").wait_for(state="hidden")
+        page.locator("#network-note", has_text="Stopped; ").wait_for()
+        page.locator("#network-measure").click()
+        page.locator("#network-compare").wait_for(timeout=120_000)
+        assert page.locator("#gauge-figure path.curve").count() == 1
+        assert page.locator("#gauge-figure path.band").count() == 1
+        reader.choose("steps", "3")
+        page.locator("#network-compare:not([disabled])").click()
+        page.locator("#samples").wait_for(timeout=120_000)
+        found = desk.about_network(desk.state({"steps": "3"}))["compared"]
+        for row in found["rows"]:
+            strip = page.locator(f".strip[data-role={row['role']}]")
+            assert float(strip.locator(".rmse").get_attribute("data-value")) == row["rmse"]
+            assert [image.get_attribute("src") for image in strip.locator("img").all()] == row["images"]
+        assert found["reason"] in page.locator("#samples-reason").inner_text()
+        # Another grid has not been sampled: the sheet says so; the address brings the first one back.
+        first = page.url
+        reader.choose("steps", "5")
+        page.locator("#sheet.stale").wait_for()
+        page.goto("about:blank")
+        page.goto(first)
+        reader.settle()
+        page.locator("#sheet:not(.stale) .strip").first.wait_for()
+        assert reader.complaints == []
+        reader.context.close()
+
+
+def test_the_networks_plan_is_taken_to_the_grid(browser, beside):
+    desk, at = beside
+    compared = desk.about_network(desk.state({"steps": "3"}))["compared"]
+    planned = [row for row in compared["rows"] if row["role"] == "planned"]
+    reader = Reader(browser, at).open("?steps=3")
+    reader.page.locator(".strip").first.wait_for()
+    assert reader.page.locator("#take-plan").count() == len(planned)
+    if planned:
+        reader.page.locator("#take-plan").click()
+        reader.page.wait_for_timeout(200)
+        reader.settle()
+        assert reader.levels() == planned[0]["sigmas"]
+    reader.context.close()
+
+
+class Failing:
+    """A network that fails once it is measured."""
+
+    item_shape, sigma_min, sigma_max, path = (1, 3, 4), 0.05, 40.0, None
+    broken = False
+
+    def __call__(self, x, sigma):
+        if self.broken:
+            raise RuntimeError("no memory")
+        return x / (1 + sigma**2)
+
+
+def test_a_network_that_fails_leaves_the_page_usable(browser):
+    pytest.importorskip("torch")
+    from eigenstep.explore.network import Network
+
+    failing = Failing()
+    desk = desk_beside(Network(failing, Spectrum.from_eigenvalues(np.ones(12)), name="filter", data_name="noise"))
+    failing.broken = True
+    with served(desk) as at:
+        reader = Reader(browser, at).open("?steps=3")
+        reader.page.locator("#network-measure").click()
+        assert "The network failed at σ = 40 (RuntimeError: no memory)." in reader.message()
+        assert reader.choose("steps", "4").levels() == optimal_grid(desk.network.spectrum, 4, 0.05, 40.0).sigmas.tolist()
+        assert reader.page.locator("#network-measure").is_enabled()
+        # A grid that the network cannot be sampled on is a sentence as well.
+        failing.broken = False
+        reader.page.locator("#network-measure").click()
+        reader.page.locator("#network-compare:not([disabled])").wait_for()
+        reader.choose("path", "edm")
+        reader.page.locator("#network-compare:not([disabled])").click()
+        assert "must be at most 40, where the network's range ends, got 80" in reader.message()
+        reader.context.close()
+
+
+def test_a_server_that_is_killed_while_the_network_is_measured(browser):
+    network = small_network()
+    desk = desk_beside(network)
+    with served(desk) as at:
+        port = int(at.rsplit(":", 1)[1].strip("/"))
+        reader = Reader(browser, at).open("?steps=3")
+        reader.page.locator("#network-measure").click()
+        reader.page.locator("#network-progress").wait_for()
+        job = desk.shelf.jobs.job(desk._under_way)
+    assert "The server does not answer" in reader.message()
+    job.cancelled = True
+    while not job.ended:
+        time.sleep(0.05)
+    with served(desk_beside(network), port):
+        reader.page.locator("#message").wait_for(state="hidden")
+        reader.settle()
+        assert reader.page.locator("#network-measure").is_enabled()
+        assert not reader.page.locator("#network-progress").is_visible()
+        assert len(reader.choose("steps", "4").levels()) == 5
+    reader.context.close()
+
+
+GOLDENS = Path(__file__).with_name("goldens")
+PANELS = """() => [...document.querySelectorAll(".controls, .card")].map((panel) => {
+    const box = panel.getBoundingClientRect();
+    const name = panel.getAttribute("aria-labelledby") || panel.id;
+    return [name, [box.left + scrollX, box.top + scrollY, box.width, box.height]];
+})"""
+
+
+@pytest.mark.parametrize("width", [390, 1024, 1600])
+def test_it_looks_as_it_did(browser, beside, tmp_path, width):
+    """Each panel beside the golden picture of it, as coarse as fonts make it.
+
+    Another machine has other fonts: lines break elsewhere, panels grow or shrink by a few lines, strokes fall on other pixels.
+    So panels are compared one by one, stretched to the golden's size, in two ways that hardly see strokes: the means of
+    blocks of 16 × 16 pixels, and the share of coloured pixels, of which figures have many and text has few.
+    Measured with DejaVu Serif in place of DejaVu Sans: heights differ by up to 5 %, blocks by up to 3.1 of 255 in the mean,
+    the share of coloured pixels by up to 26 % (most of it the golden's palette); twice that is allowed of the first two.
+    Where one figure's curves are missing, its panel loses all coloured pixels; where a panel is missing, so is its name.
+    `EIGENSTEP_GOLDENS=write` writes the goldens anew.
+    """
+    images = pytest.importorskip("PIL.Image")
+    _, at = beside
+    reader = Reader(browser, at, viewport={"width": width, "height": 844}, reduced_motion="reduce", color_scheme="light")
+    reader.open("?steps=3&solver=ddim")
+    reader.page.locator("#steps-figure[data-columns='18']").wait_for(timeout=60_000)
+    reader.page.locator("#sheet:not(.stale) .strip").first.wait_for()
+    reader.page.locator("#eigen-figure path.band").wait_for()
+    reader.page.wait_for_timeout(300)
+    reader.page.screenshot(path=tmp_path / f"{width}.png", full_page=True)
+    boxes = dict(reader.page.evaluate(PANELS))
+    reader.context.close()
+    seen = images.open(tmp_path / f"{width}.png").convert("RGB")
+    golden = GOLDENS / f"explore-{width}.png"
+    if os.environ.get("EIGENSTEP_GOLDENS") == "write":
+        GOLDENS.mkdir(exist_ok=True)
+        half = seen.resize((seen.width // 2, seen.height // 2), images.Resampling.BOX)
+        half.quantize(256, dither=images.Dither.NONE).save(golden, optimize=True)
+        golden.with_suffix(".json").write_text(json.dumps(boxes, indent=1) + "\n", encoding="utf-8")
+        pytest.skip("the golden was written; look at it")
+    assert golden.stat().st_size < 150_000
+    kept = json.loads(golden.with_suffix(".json").read_text(encoding="utf-8"))
+    assert list(boxes) == list(kept)
+    before, now = images.open(golden).convert("RGB"), seen.resize((seen.width // 2, seen.height // 2), images.Resampling.BOX)
+
+    def panel(picture, box):
+        left, top, wide, high = (round(value / 2) for value in box)
+        return picture.crop((left, top, left + wide, top + high))
+
+    def blocks(picture, box):
+        coarse = picture.convert("L").resize((round(box[2] / 16), round(box[3] / 16)), images.Resampling.BOX)
+        return np.asarray(coarse, dtype=float)
+
+    def coloured(picture):
+        pixels = np.asarray(picture, dtype=float)
+        return float(np.mean(np.ptp(pixels, axis=-1) > 48))
+
+    found = {}
+    for name, box in kept.items():
+        assert boxes[name][2] == pytest.approx(box[2], abs=2), name
+        old, new = panel(before, box), panel(now, boxes[name])
+        apart = float(np.abs(blocks(old, box) - blocks(new, box)).mean())
+        found[name] = (boxes[name][3] / box[3] - 1, apart, coloured(new) - coloured(old), coloured(old))
+    wrong = {
+        name: (taller, apart, more, share)
+        for name, (taller, apart, more, share) in found.items()
+        if abs(taller) > 0.12 or apart > 6.5 or abs(more) > 0.35 * share + 0.002
+    }
+    assert wrong == {}
+
+
 @pytest.mark.parametrize("width", [390, 1024, 1600])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_fits_and_is_accessible(browser, address, tmp_path, axe, width, scheme):
-    reader = Reader(browser, address, viewport={"width": width, "height": 844}, color_scheme=scheme)
-    reader.open("?steps=8&solver=heun")
+def test_it_fits_and_is_accessible(browser, beside, tmp_path, axe, width, scheme):
+    reader = Reader(browser, beside[1], viewport={"width": width, "height": 844}, color_scheme=scheme)
+    reader.open("?steps=3")
+    reader.page.locator(".strip").first.wait_for()
     for summary in reader.page.locator("summary:visible").all():
         if not summary.evaluate("e => e.parentElement.open"):
             summary.click()

@@ -146,6 +146,13 @@ class Desk:
             "hand": {row.name: _finite(row.value) for row in self._hand(state, n)},
         }
 
+    def interval(self, state: State) -> dict[str, Any]:
+        """The 95 % interval of the population's eigenvalues at some ranks, where the samples resolve them.
+
+        `points` holds (rank, low, high); it is null, and `reason` says why, where the samples say nothing of it.
+        """
+        return self._remembered(("interval", state.spectrum), lambda: _interval(self.shelf.spectrum(state.spectrum)))
+
     def copied(self, state: State, form: str) -> str:
         """The grid as text for a host: our optimum, or the levels that were moved by hand."""
         choice(form, FORMATS, "format")
@@ -324,6 +331,22 @@ def _curve(measured: Spectrum, chosen: ChosenSpectrum) -> dict[str, list[list[fl
         keep = _some(ranks, spectrum.eigenvalues > 0)
         points[name] = np.column_stack([ranks, spectrum.eigenvalues])[keep].tolist()
     return points
+
+
+def _interval(spectrum: Spectrum) -> dict[str, Any]:
+    """What `plots.eigenvalue_interval` shades, down to what the samples resolve."""
+    from eigenstep.estimation import Population
+
+    if spectrum.n_samples is None:
+        return {"points": None, "reason": "The number of samples is not known, so there is no interval."}
+    try:
+        population = Population.from_spectrum(spectrum)
+    except ValueError as error:
+        return {"points": None, "reason": str(error)}
+    ranks = np.unique(np.geomspace(1, population.curve.dim - population.curve.zeros, _POINTS).astype(int))
+    middle, low, high = population.at_rank(ranks)
+    known = (middle > 0) & (middle >= population.resolution**2)
+    return {"points": np.column_stack([ranks, low, high])[known].tolist(), "reason": ""}
 
 
 def _retained(spectrum: Spectrum, grids: Mapping[str, Float], state: State) -> dict[str, Any]:

@@ -77,6 +77,7 @@ def application(desk: Desk, *, hosts: tuple[str, ...] = ("localhost", "127.0.0.1
         Route("/api/options", _answered(server.options)),
         Route("/api/view", _answered(server.view)),
         Route("/api/steps", _answered(server.steps)),
+        Route("/api/interval", _answered(server.interval)),
         Route("/api/copy", _answered(server.copied)),
         Route("/api/spectra", _answered(server.receive_spectrum), methods=["POST"]),
         Route("/api/folders", _answered(server.measure_folder), methods=["POST"]),
@@ -202,6 +203,9 @@ class _Server:
         # The moved levels are of one number of steps only.
         query = {key: value for key, value in request.query_params.items() if key != "sigmas"}
         return await run_in_threadpool(lambda: self.desk.steps(self.desk.state(query), n))
+
+    async def interval(self, request: Request) -> Any:
+        return await run_in_threadpool(lambda: self.desk.interval(self.desk.state(request.query_params)))
 
     async def copied(self, request: Request) -> Any:
         form = request.query_params.get("format", "")

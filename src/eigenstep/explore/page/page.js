@@ -181,6 +181,7 @@ async function refresh() {
     if (line.held === null) {
       snippet();
       lookAtNetwork();
+      lookAtInterval();
       if (answer.optimum !== null) column();
     }
   } else {
@@ -332,7 +333,7 @@ function drawHand(ours, optimum, hand, objective) {
 }
 
 function drawFigures() {
-  const { retained, eigenvalues, each_step: each } = answer;
+  const { retained, each_step: each } = answer;
   const rows = comparedRows();
   const lam = retained.eigenvalues;
   const kept = [...rows.map((row) => ({ name: row.name, style: styleOf(row.name) })), { name: oursName(), style: "ours" }]
@@ -346,18 +347,7 @@ function drawFigures() {
     series: kept,
   });
 
-  const several = Object.keys(eigenvalues).length > 1;
-  const all = Object.values(eigenvalues).flat();
-  curves($("eigen-figure"), {
-    label: "Eigenvalues of the data against their rank",
-    x: { domain: [1, Math.max(2, ...all.map(([rank]) => rank))], log: true, title: "rank of the eigenvalue" },
-    y: { domain: padded(all.map(([, value]) => value)), log: true, title: "eigenvalue λ" },
-    series: [
-      { name: several ? "sample" : "", style: several ? "grey" : "ours", points: eigenvalues.measured },
-      ...(several ? [{ name: "population", style: "ours", points: eigenvalues.population }] : []),
-    ],
-  });
-  $("eigen-sub").textContent = `Each is the variance of the data in one direction, in squared units${answer.spectrum.units ? ` of ${answer.spectrum.units}` : ""}.`;
+  drawEigenvalues();
 
   const n = each.errors.length;
   const worst = Math.max(...each.errors.filter((error) => error !== null)) || 1;
@@ -372,6 +362,41 @@ function drawFigures() {
     })),
   });
   drawColumns();
+}
+
+const intervals = new Map();
+
+function drawEigenvalues() {
+  const { eigenvalues } = answer;
+  const interval = intervals.get($("spectrum").value);
+  const several = Object.keys(eigenvalues).length > 1;
+  const all = Object.values(eigenvalues).flat();
+  curves($("eigen-figure"), {
+    label: "Eigenvalues of the data against their rank",
+    x: { domain: [1, Math.max(2, ...all.map(([rank]) => rank))], log: true, title: "rank of the eigenvalue" },
+    y: { domain: padded(all.map(([, value]) => value)), log: true, title: "eigenvalue λ" },
+    bands: interval?.points ? [{ style: "ours", points: interval.points }] : [],
+    series: [
+      { name: several ? "sample" : "", style: several ? "grey" : "ours", points: eigenvalues.measured },
+      ...(several ? [{ name: "population", style: "ours", points: eigenvalues.population }] : []),
+    ],
+  });
+  const shaded = interval?.points ? " Shaded: the 95 % interval of the population’s, where the samples resolve them." : "";
+  $("eigen-sub").textContent = `Each is the variance of the data in one direction, in squared units${answer.spectrum.units ? ` of ${answer.spectrum.units}` : ""}.${shaded}`;
+}
+
+/** How sure the eigenvalues are takes longer to tell than what they are: asked for once for each spectrum. */
+async function lookAtInterval() {
+  const key = $("spectrum").value;
+  if (intervals.has(key)) return;
+  intervals.set(key, null);
+  try {
+    intervals.set(key, await ask(`/api/interval?spectrum=${encodeURIComponent(key)}`));
+    if (answer && $("spectrum").value === key) drawEigenvalues();
+  } catch (error) {
+    intervals.delete(key);
+    tell(error);
+  }
 }
 
 function padded(values) {
@@ -647,7 +672,7 @@ function networkNote(words) {
 function drawGauge(gauge, compared) {
   const least = Math.min(...gauge.ratio);
   const best = gauge.sigmas[gauge.ratio.indexOf(least)];
-  $("gauge-line").textContent = `Its error on ${gauge.items.toLocaleString("en")} items over that of the best linear filter, the Gaussian’s bound. Below 1 it sees more than the covariance: ${shown(least, 2)} at σ = ${shown(best, 2)}. Shaded: two standard errors.`;
+  $("gauge-line").textContent = `Its error on ${gauge.items.toLocaleString("en")} items over that of the best linear filter, the Gaussian’s bound. ${least < 1 ? `Below 1 it sees more than the covariance: ${shown(least, 2)} at σ = ${shown(best, 2)}.` : "It is nowhere below 1, where it would see more than the covariance."} Shaded: two standard errors.`;
   const planned = compared?.rows.find((row) => row.role === "planned" && row.warm);
   const marks = [];
   if (gauge.start_level !== null) marks.push({ x: gauge.start_level, words: `start level ${shown(gauge.start_level, 3)}` });
