@@ -150,11 +150,12 @@ export function curves(host, { label, x, y, series, bars, bands, marks, height =
     const lower = band.points.map(([a, low]) => `${placeX(a).toFixed(1)} ${inside(low).toFixed(1)}`).reverse();
     svg.append(el("path", { class: `band f-${band.style}`, d: `M${[...upper, ...lower].join("L")}Z`, "clip-path": `url(#${frame})` }));
   }
-  (marks || []).forEach((mark, k) => {
-    const at = placeX(mark.x);
-    const middle = (left + width - right) / 2;
+  const marked = (marks || []).map((mark) => ({ ...mark, at: placeX(mark.x) })).sort((a, b) => a.at - b.at);
+  marked.forEach(({ at, words }, k) => {
+    // Words stand outside of two marks, and of one where there is more room.
+    const after = marked.length > 1 ? k > 0 || at - wordWidth(words) < left : at < (left + width - right) / 2;
     svg.append(el("line", { class: "mark", x1: at, x2: at, y1: top, y2: height - bottom }));
-    svg.append(el("text", { class: "halo i-mark", x: at + (at < middle ? 6 : -6), y: top + 12 + 17 * k, "text-anchor": at < middle ? "start" : "end" }, mark.words));
+    svg.append(el("text", { class: "halo i-mark", x: at + (after ? 6 : -6), y: top + 12 + 17 * k, "text-anchor": after ? "start" : "end" }, words));
   });
 
   const ends = [];
