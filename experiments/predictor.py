@@ -205,11 +205,19 @@ def _blend(share, kind=""):
     return lambda said: np.array(said[f"w2{kind}"]) + share * np.array(said[f"local{kind}"])
 
 
+def _louder(share, spectrum=""):
+    """w2 on a spectrum plus `share` times what the network's excess error adds: errors of neighbouring calls may agree."""
+    return lambda said: np.array(said[f"w2{spectrum}"]) + share * (np.array(said["w2 + error"]) - np.array(said["w2"]))
+
+
 BLENDS = {
     "w2 + local": _blend(1.0),
     "w2 + local/5": _blend(0.2),
     "w2 + local/5 + error": _blend(0.2, " + error"),
     "w2 + local/5 effective": _blend(0.2, " effective"),
+    "w2 + 4 errors": _louder(4.0),
+    "w2 effective + error": _louder(1.0, " effective"),
+    "w2 effective + 4 errors": _louder(4.0, " effective"),
     "sqrt(w2 local)": lambda said: np.sqrt(np.array(said["w2"]) * np.array(said["local"])),
 }
 """Name -> what it makes of what the predictors said of the same grids."""

@@ -97,6 +97,9 @@ def test_what_is_said_is_the_librarys_own_divergence(gaussian, cell):
         assert cell["said"][title][place] == pytest.approx(divergence(gaussian.spectrum, sigmas, **options), rel=1e-12), title
     both = cell["said"]["w2"][place] + 0.2 * cell["said"]["local"][place]
     assert predictor.said(cell, "w2 + local/5")[place] == pytest.approx(both, rel=1e-12)
+    error = cell["said"]["w2 + error"][place] - cell["said"]["w2"][place]
+    louder = cell["said"]["w2 effective"][place] + 4 * error
+    assert predictor.said(cell, "w2 effective + 4 errors")[place] == pytest.approx(louder, rel=1e-12)
     assert predictor.said(cell, "local")[place] == cell["said"]["local"][place]
     # All errors of DDIM's steps have one sign in a direction, so that their sum is the whole error to first order.
     assert cell["said"]["w2"][place] < cell["said"]["magnitudes"][place]
