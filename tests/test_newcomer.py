@@ -90,4 +90,5 @@ def test_from_a_saved_pipeline_to_samples(place):
     assert "my-pipeline on my-images: 6 ddim steps" in printed[0]
     assert re.search(r"network calls were spent", printed[0])
     assert (place / "plan.json").exists()
-    assert Image.open(place / "samples.png").size == (16 * 32, 32)
+    with Image.open(place / "samples.png") as made:
+        assert made.size == (16 * 32, 32)

@@ -328,6 +328,15 @@ def test_the_copied_diffusers_snippet_runs(reader):
     np.testing.assert_allclose(walked / (1 - walked), reader.levels(), rtol=1e-4)
 
 
+def test_levels_after_a_warm_start_are_not_copied_unsaid(reader):
+    hint = reader.open("?steps=4").page.locator("#format-hint")
+    assert "warm start" not in hint.inner_text()
+    reader.choose("start_level", "8")
+    reader.page.locator("#format-hint", has_text="These levels begin at σ = 8, after a warm start").wait_for()
+    reader.choose("start_level", "")
+    reader.page.locator("#format-hint", has_text="A scheduler of diffusers").wait_for()
+
+
 def test_the_address_can_be_copied(reader):
     reader.open("?steps=4&solver=heun")
     reader.page.locator("#share").click()
@@ -490,7 +499,7 @@ def test_a_network_is_measured_and_sampled_on_the_page(browser):
     with served(desk) as at:
         reader = Reader(browser, at, viewport={"width": 1600, "height": 1000}).open("?steps=3")
         page = reader.page
-        assert page.locator("#network-title").inner_text() == "The network: mnist"
+        page.locator("#network-title", has_text="The network: mnist").wait_for()
         assert f"{network.calls:,} network calls" in page.locator("#network-note").inner_text()
         assert not page.locator("#gauge").is_visible()
         page.locator("#network-measure").click()

@@ -583,7 +583,11 @@ async function snippet() {
       tell(error);
     }
   }
-  $("format-hint").textContent = FORMAT_HINTS[format] ?? options.formats[format];
+  const { start_level: level, sigma_max: highest } = answer?.state ?? {};
+  // Plain noise at a lower level is another distribution: whoever takes these levels away must know.
+  $("format-hint").textContent = level < highest * (1 - 1e-9)
+    ? `These levels begin at σ = ${shown(level, 4)}, after a warm start (eigenstep.warm_start): a program that begins with plain noise wants Start level empty.`
+    : FORMAT_HINTS[format] ?? options.formats[format];
 }
 
 async function copy(text, button) {
@@ -753,6 +757,12 @@ function takeLevels(row) {
   update();
 }
 
+function remaining(done, total, pace) {
+  if (!total || !(pace > 0)) return "";
+  const seconds = (total - done) / pace;
+  return seconds > 120 ? `, ${Math.ceil(seconds / 60)} min left` : `, ${Math.ceil(seconds)} s left`;
+}
+
 /** The bar of a job of the network, until it ends; the page stays usable meanwhile. */
 async function followNetwork(identity) {
   followed = identity;
@@ -765,7 +775,7 @@ async function followNetwork(identity) {
       const { done, total, per_second: pace, key, error } = await ask(`/api/jobs/${identity}`);
       if (error) throw new Refusal(error);
       if (key) break;
-      const left = total && pace > 0 ? `, ${Math.ceil((total - done) / pace)} s left` : "";
+      const left = remaining(done, total, pace);
       $("network-progress-text").textContent = `${total ? "Measuring the network" : "Comparing grids on the network"}: ${done.toLocaleString("en")}${total ? ` of ${total.toLocaleString("en")}` : ""} calls${left}`;
       if (total) {
         $("network-bar").max = total;
@@ -849,7 +859,7 @@ async function follow(identity) {
       await take(key);
       return;
     }
-    const left = total && pace > 0 ? `, ${Math.ceil((total - done) / pace)} s left` : "";
+    const left = remaining(done, total, pace);
     busy(`Measuring ${name}: ${done.toLocaleString("en")}${total ? ` of ${total.toLocaleString("en")}` : ""}${left}`, done, total);
     await new Promise((wait) => setTimeout(wait, 200));
   }
