@@ -64,6 +64,76 @@ def test_the_excess_of_a_denoiser_with_a_known_error_is_that_error():
     assert np.all(curve.ratio[:3] > 1)
 
 
+MEAN = np.array([1.0, 0.0, -2.0])
+TURN = np.linalg.qr(np.random.default_rng(7).standard_normal((3, 3)))[0]
+
+
+def turned(count, seed=3):
+    """Items of mean MEAN and covariance TURN^T diag(LAM) TURN."""
+    return MEAN + (np.random.default_rng(seed).standard_normal((count, 3)) * np.sqrt(LAM)) @ TURN
+
+
+def known(kept):
+    return Spectrum.from_covariance(TURN.T * LAM @ TURN, mean=MEAN, basis=kept)
+
+
+def test_with_eigenvectors_the_filters_own_error_is_taken_off():
+    """The Wiener filter gauges one to the last digit, from five items; with a known error added that error alone is left."""
+
+    def wiener(x, sigma):
+        return MEAN + ((x - MEAN) @ TURN.T * wiener_gain(LAM, sigma)) @ TURN
+
+    levels = {"sigma_min": 0.1, "sigma_max": 20.0, "levels": 6}
+    few = error_curve(wiener, turned(5), spectrum=known(3), **levels)
+    np.testing.assert_allclose(few.ratio, 1.0, rtol=1e-12)  # regression on itself: rounding alone
+    # Orthogonal to nothing in particular: the same offset for all items adds its square and a product that averages out.
+    offset = np.array([0.3, -0.4, 0.0])
+    many = error_curve(lambda x, sigma: wiener(x, sigma) + offset, turned(4000), spectrum=known(3), **levels)
+    assert np.all(np.abs(many.error - many.bound - 0.25) < 5 * many.standard_error)
+    bare = Spectrum.from_eigenvalues(LAM)
+    raw = error_curve(lambda x, sigma: wiener(x, sigma) + offset, turned(4000), spectrum=bare, **levels)
+    assert many.standard_error[0] < 0.2 * raw.standard_error[0]  # what is left is the product with the offset
+
+
+def test_few_eigenvectors_are_a_control_of_known_expectation_too():
+    """Off the kept ones the control has one gain for two eigenvalues: not the filter, but as well known."""
+    curves = [
+        error_curve(
+            lambda x, sigma: MEAN + ((x - MEAN) @ TURN.T * wiener_gain(LAM, sigma)) @ TURN,
+            turned(20_000), spectrum=known(kept), sigma_min=0.1, sigma_max=20.0, levels=6,
+        )
+        for kept in (1, 2)
+    ]  # fmt: skip
+    assert np.all(np.abs(curves[0].ratio - 1) < 4.5 * curves[0].ratio_standard_error)
+    assert np.all(curves[0].ratio_standard_error < 0.01)
+    np.testing.assert_allclose(curves[1].ratio, 1.0, rtol=1e-12)  # one direction off them: the filter itself again
+
+
+def test_items_that_the_spectrum_was_not_measured_on_are_refused():
+    with pytest.raises(ValueError, match=r"`data` do not seem to be what `spectrum` was measured on: .* value range"):
+        error_curve(lambda x, sigma: x, 128 + 128 * turned(50), spectrum=known(3), sigma_min=0.1, sigma_max=20.0)
+
+
+def test_what_a_warm_start_misses_is_the_integral_of_what_the_network_sees():
+    """A constant gap 0.5 per number between 20 and 0.1, and two standard errors that are taken off it."""
+    levels = np.geomspace(20.0, 0.1, 9)
+    curve = ErrorCurve(levels, np.full(9, 1.0), np.full(9, 0.25), np.full(9, 2.5), 50, 2.0)
+    x = np.linspace(np.log(0.5), np.log(20.0), 20_001)
+    expected = np.trapezoid(np.sqrt(0.5) * np.sqrt(3.0 / (3.0 + np.exp(2 * x))), x)
+    assert curve.missed(0.5, leading=3.0) == pytest.approx(expected, rel=1e-5)  # trapezoids of 1,025 nodes
+    assert curve.missed(30.0, leading=3.0) == 0.0
+    unsure = ErrorCurve(levels, np.full(9, 1.0), np.full(9, 0.8), np.full(9, 2.5), 50, 2.0)
+    assert unsure.missed(0.5, leading=3.0) == 0.0
+    with pytest.raises(ValueError, match="`level`"):
+        curve.missed(0.0, leading=3.0)
+
+
+def test_chance_is_no_error_of_the_network():
+    levels = np.geomspace(20.0, 0.1, 3)
+    curve = ErrorCurve(levels, np.array([5.0, 2.2, 1.0]), np.full(3, 0.2), np.full(3, 2.0), 50, 2.0)
+    np.testing.assert_allclose(curve.call_error.variance(levels), [1.3, 0.0, 0.0], atol=1e-12)
+
+
 def test_the_start_level_lies_above_everything_the_network_sees_better():
     def curve(ratios):
         return ErrorCurve(np.array([9.0, 3.0, 1.0, 0.3]), np.array(ratios), np.zeros(4), np.ones(4), 10, 2.0)

@@ -1,6 +1,7 @@
 """Plans for models: against exact non-Gaussian denoisers, fresh noise, and networks that are bad in known ways."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from eigenstep.models import (
     plan,
     profile,
 )
-from eigenstep.models.plan import _decide
+from eigenstep.models.plan import _advantage, _decide
 from eigenstep.paths import EDM, VPDiscrete
 
 RNG = np.random.default_rng(11)
@@ -257,7 +258,9 @@ def test_a_network_as_good_as_the_filter_everywhere_still_gets_a_warm_start_to_t
     slightly_better = ModelDenoiser(
         lambda x, sigma: x * widths**2 / (widths**2 + sigma**2), EDM(), "x0", item_shape=(DIM,)
     )
-    found = profile(slightly_better, spectrum, data=0.9 * x[:300], judges=4)  # errors below the bound at every level
+    found = profile(slightly_better, spectrum, data=x[:300], judges=4)
+    below = replace(found.curve, error=0.9 * found.curve.bound)  # as a network might that knows what it is to make
+    found = replace(found, curve=below)
     assert math.isinf(found.curve.start_level())
     assert any(candidate.warm for candidate in plan(found, None, 4).candidates)
 
@@ -278,3 +281,50 @@ def test_an_advantage_inside_the_uncertainty_is_not_taken():
     assert chosen is planned
     assert hand is usual
     assert advantage == pytest.approx((1 + 0.05 / noisy.mean(),) * 3, rel=1e-12)
+
+
+def test_a_few_noises_do_not_hide_an_advantage_that_nearly_all_have():
+    own = np.array([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 90.0])
+    other = np.array([2.0, 2.2, 1.8, 2.0, 2.1, 1.9, 2.0, 86.0])
+    estimate, low, high = _advantage(own, other)  # the mean gains 3/97, inside the spread that the last noise makes
+    ratios = np.log(other / own)
+    assert estimate == pytest.approx(np.exp(ratios.mean()), rel=1e-12)
+    assert (low, high) == pytest.approx(np.exp(ratios.mean() + np.array([-1, 1]) * 1.96 * ratios.std(ddof=1) / np.sqrt(8)))
+    assert low > 1
+    # Where the mean is against it, most noises do not count.
+    estimate, low, high = _advantage(own, np.append(other[:-1], 80.0))
+    assert estimate == pytest.approx((other[:-1].sum() + 80) / own.sum())
+    assert low < 1 < high
+    assert _advantage(np.zeros(3), np.ones(3)) == (math.inf, 0.0, math.inf)
+
+
+def test_more_judges_are_those_that_a_longer_profile_has(measured):
+    few = profile(measured.denoiser, SPECTRUM, data=HELD_OUT, judges=20)
+    more = few.judged_by(32)
+    np.testing.assert_array_equal(more.noise, measured.noise)
+    np.testing.assert_allclose(more.endpoint, measured.endpoint, rtol=1e-12, atol=1e-12)
+    assert more.calls == measured.calls
+    assert few.judged_by(20) is few
+    with pytest.raises(ValueError, match="`judges` must be at least 20"):
+        few.judged_by(19)
+
+
+def test_the_judges_are_doubled_before_a_usual_grid_is_kept():
+    """Of four noises none decides: the finalists see 8 or 16, all other candidates 4 at most."""
+    found = profile(EXACT, SPECTRUM, data=HELD_OUT, judges=4)
+    seen = [plan(found, None, n, solver=solver) for n in (6, 8, 10, 12) for solver in ("dpmpp_2m", "ipndm4", "unipc3")]
+    most = [max(candidate.noises for candidate in made.candidates) for made in seen]
+    assert set(most) <= {4, 8, 16}
+    assert max(most) > 4
+    for made, count in zip(seen, most, strict=True):
+        assert sum(candidate.noises == count for candidate in made.candidates) > 1 or count == 4
+        if made.chosen is made.hand and made.candidates[0] is not made.hand:
+            assert count == 16
+
+
+def test_without_a_judge_no_start_is_below_the_gauges_level():
+    trusting = profile(EXACT, SPECTRUM, data=HELD_OUT, judges=0)
+    judged = profile(EXACT, SPECTRUM, data=HELD_OUT, judges=8)
+    level = trusting.curve.start_level()
+    assert min(float(each.sigmas[0]) for each in plan(trusting, None, 4).candidates) >= level * (1 - 1e-12)
+    assert min(float(each.sigmas[0]) for each in plan(judged, None, 4).candidates) < 0.6 * level

@@ -57,8 +57,14 @@ _BLENDED = 4
 _SHIFTS = (2.0**-0.5, 2.0**0.5)
 """Start levels beside the winner's that are tried."""
 
+_END_TO_END = 8
+"""Most steps of multistep solvers for which grids best end to end are tried: beyond, they cost seconds and won nothing."""
+
 _DOUBLINGS = 2
 """How often the judges are doubled where they cannot tell the winner from the best usual grid: a few noises can hide much."""
+
+_PARTING = 5.0
+"""Times `ErrorCurve.missed` that a warm start is taken to cost where nothing judges: the middle of what was measured."""
 
 _FINALISTS = 3
 """Winners that the additional judges see beside the best usual grid."""
@@ -79,7 +85,8 @@ class Candidate:
     warm : bool
         Whether the Gaussian's own solution leads to the start level.
     predicted : float
-        Root mean square error per number by the Gaussian theory, the network's own error included; data units.
+        Root mean square error per number by the Gaussian theory, the network's own error and what a warm start leaves out
+        included; data units.
     measured : float or None
         Root mean square difference from the converged endpoint per number over the judge's noises; None where it was not run.
     interval : (low, high) or None
@@ -317,7 +324,7 @@ def plan(
     for level in _start_levels(measured):
         if measured.sigma_min < level:
             contest.add_usual(level)
-            contest.add_planned(level)
+            contest.add_planned(level, contest.objectives)
     judged = bool(len(measured.noise)) and not method.stochastic
     if judged:
         contest.race(range(len(contest.candidates)), _KEPT)
@@ -365,7 +372,10 @@ def _profiled(
 
 
 def _start_levels(measured: ModelProfile) -> list[float]:
-    """The levels to try: the reference's own start and, for the network's endpoint, a ladder down to where the gauge allows."""
+    """The levels to try: the reference's own start and, for the network's endpoint, a ladder down to where the gauge allows.
+
+    A judge sees what a start below that costs, and one is tried; the theory does not.
+    """
     top = measured.start_level
     if measured.target == "data" or measured.spectrum.basis is None or measured.spectrum.mean is None:
         return [top]
@@ -378,7 +388,9 @@ def _start_levels(measured: ModelProfile) -> list[float]:
     if not lowest < top:
         return [top]
     ratio = max(_LADDER, (top / lowest) ** (1 / _RUNGS))
-    rungs = (*(lowest * ratio**k for k in range(_RUNGS, -1, -1)), lowest / _BELOW)
+    rungs = [lowest * ratio**k for k in range(_RUNGS, -1, -1)]
+    if len(measured.noise):
+        rungs.append(lowest / _BELOW)
     return [top, *(level for level in rungs if level < top / math.sqrt(ratio))]
 
 
@@ -394,8 +406,10 @@ class _Contest:
         self.calls = 0
         spectrum, curve = measured.spectrum.binned(_NODES), measured.curve
         self._options: dict[str, Any] = {"solver": method, "denoiser_error": None if curve is None else curve.call_error}
-        # End to end, a multistep solver's errors cancel as only a Gaussian's do: theory section 7.
-        self._objectives = ("w2", "local") if method.memory == 0 else ("local",)
+        # End to end, a multistep solver's errors cancel as only a Gaussian's do: theory section 7. In few steps such grids may
+        # win all the same, and are tried where those that are best step by step did.
+        self.objectives: tuple[str, ...] = ("w2", "local") if method.memory == 0 else ("local",)
+        self._late: tuple[str, ...] = ("w2",) if method.memory and n <= _END_TO_END else ()
         # Where the network sees more than the covariance, the eigenvalues that its own error curve asks for: theory section 7.
         self._sources = [("", spectrum)]
         if curve is not None and bool(np.any(curve.ratio < _SEES_MORE)):
@@ -406,16 +420,21 @@ class _Contest:
         logs = np.log(sigmas[:-1])
         if any(np.abs(np.log(other.sigmas[:-1]) - logs).max() < _ALIKE for other in self.candidates):
             return
-        value = divergence(self._sources[0][1], sigmas, objective=self._objectives[0], **self._options)
+        value = divergence(self._sources[0][1], sigmas, objective=self.objectives[0], **self._options)
         warm = self.measured.warm(float(sigmas[0])) is not None
-        predicted = math.sqrt(value / float(self.measured.spectrum.dim))
+        predicted = math.hypot(math.sqrt(value / float(self.measured.spectrum.dim)), self._missed(sigmas[0]) if warm else 0.0)
         self.candidates.append(Candidate(name, planned, sigmas, warm, predicted))
         self.squares.append(np.empty(0))
 
-    def add_planned(self, level: float) -> None:
-        """The optimal grids from a level, for every objective and spectrum."""
+    def _missed(self, level: float) -> float:
+        """What a warm start at a level leaves out, as theory alone must reckon with it."""
+        curve, leading = self.measured.curve, float(self.measured.spectrum.eigenvalues[0])
+        return 0.0 if curve is None else _PARTING * curve.missed(float(level), leading=leading)
+
+    def add_planned(self, level: float, objectives: Sequence[str]) -> None:
+        """The optimal grids from a level, for some objectives and every spectrum."""
         for label, source in self._sources:
-            for objective in self._objectives:
+            for objective in objectives:
                 best = optimal_grid(source, self.n, self.measured.sigma_min, level, objective=objective, **self._options)
                 self.add(f"planned: {objective}{label}", best.sigmas, True)
 
@@ -463,7 +482,7 @@ class _Contest:
         return sorted(range(len(self.squares)), key=lambda k: self.candidates[k].predicted)
 
     def refine(self) -> None:
-        """Race the means of the best few, and plans from levels beside the winner's, against them."""
+        """Race against the best few their means, plans from levels beside the winner's, and other objectives at its own."""
         finalists = self.ranked()[:_BLENDED]
         known = len(self.candidates)
         for one, other in combinations(finalists, 2):
@@ -474,7 +493,8 @@ class _Contest:
         if winner < self.measured.start_level:
             for shift in _SHIFTS:
                 if self.measured.sigma_min < winner * shift < self.measured.start_level:
-                    self.add_planned(winner * shift)
+                    self.add_planned(winner * shift, self.objectives)
+        self.add_planned(winner, self._late)
         self.race(range(known, len(self.candidates)), _KEPT_BESIDE)
 
     def settle(self) -> None:
