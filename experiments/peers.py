@@ -358,6 +358,30 @@ def learned(denoiser, starts, *, states, endpoint, solver="ddim", rounds=150, ra
     return Searched(found, counted.calls)
 
 
+def fitted_levels(denoiser, start, *, states, endpoint, solver="ddim", evaluations=10):
+    """Levels fitted to given endpoints by Levenberg-Marquardt with differences: an oracle for denoisers without gradients.
+
+    The squared difference of a run from its endpoint over the logarithms of the gaps in ln sigma, first level and final 0 kept;
+    each Jacobian costs a run per free level. The better of where it starts and where it ends.
+    """
+    from scipy.optimize import least_squares
+
+    levels, counted = np.asarray(start, dtype=np.float64), Counted(denoiser)
+
+    def descending(gaps):
+        return np.concatenate([levels[:1], np.exp(math.log(levels[0]) - np.cumsum(np.exp(gaps))), [0.0]])
+
+    def residual(gaps):
+        return (sample(counted, states, descending(gaps), solver=solver) - endpoint).ravel()
+
+    first = np.log(-np.diff(np.log(levels[:-1])))
+    if not first.size:
+        return Searched(levels, 0)
+    # A network in float32 rounds a run to 1e-7: steps of 1 % are far above that and far below the optimum's width.
+    found = least_squares(residual, first, diff_step=1e-2 / np.maximum(np.abs(first), 1e-2), max_nfev=evaluations, x_scale=0.3)
+    return Searched(descending(found.x), counted.calls)
+
+
 def run(denoiser, x, levels, solver):
     """`eigenstep.sample` for levels that carry gradients: the same steps, without its conversion to floats."""
     method, n, history = solver_named(solver), len(levels) - 1, ()

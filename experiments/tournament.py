@@ -1,0 +1,418 @@
+"""Planned grids against two yardsticks, searched grids and an oracle, on every model: the tables of README.md.
+
+    EIGENSTEP_SHARED=../shared python experiments/tournament.py mnist14 sdaloglu_mnist_lin --folder results/ --oracle
+    python experiments/tournament.py --summary --folder results/
+
+A cell is model x solver x network calls. All grids of a cell start from the same noises, `--seeds` times `--items` of them,
+which nobody searched or planned with, and are judged by the model's own converged endpoint of each noise (a stochastic solver,
+which has none, by Fréchet distance to held-out data). The pools:
+
+    D         the catalogue at its published defaults, from sigma_max down
+    H         hindsight: the catalogue at three lowest levels, and tangent laws at five gammas
+    H warm    the same from our start level and state
+    searched  GITS, optimal stepsizes, DMN, entropic times, an AYS-style search; those that take a lowest level at three
+    searched warm  the same from our start
+    ours      `models.plan`;  ours cold: without warm start;  ours light: theory and a gauge of 144 calls, no judge
+    oracle    levels fitted to the judged noises themselves, from our start and from sigma_max
+
+The best of a pool is picked by the measure that is reported, on the noises that it is reported for; pools of more than `KEPT`
+grids are cut to those by their squared error over the first `SCREENED` noises of each seed. Finished cells are kept in
+`--folder`, and a second call goes on.
+"""
+
+import argparse
+import datetime
+import functools
+import json
+import math
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import networks
+import numpy as np
+import peers
+
+from eigenstep import SOLVERS, catalogue_grids, grid, karras_law, sample, tangent_law
+from eigenstep.evaluation import frechet_distance, paired_interval
+from eigenstep.evaluation.competitors import steps_for
+from eigenstep.evaluation.features import features_named
+from eigenstep.models import error_curve, item_noise, plan, profile
+
+CALLS = (4, 6, 10)
+DETERMINISTIC = ("ddim", "heun", "dpmpp_2m", "dpmpp_3m", "unipc3", "ipndm4", "deis3")
+STOCHASTIC = ("ddim_eta", "dpmpp_2m_sde")
+FIRST_SEED, PEER_SEED = 5000, 4000
+FINE_STEPS = 120
+SCREENED, KEPT = 4, 6
+GAMMAS = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""Of tangent laws, in standard deviations of the data."""
+
+SEARCHED_CALLS = 10
+"""Most calls for which grids are searched."""
+
+LIGHT_ITEMS, LIGHT_LEVELS = 12, 12
+ORACLES = {"oracle": ("ours", "H warm", "searched warm"), "oracle cold": ("ours cold", "H", "searched")}
+"""Each oracle and the pools whose best it starts from."""
+
+MEASURES = ("rmse", "fd_pixels", "fd_convolutions")
+
+
+@dataclass
+class Entry:
+    """One grid of one pool, and its measures by seed."""
+
+    pool: str
+    name: str
+    sigmas: list[float]
+    warm: bool = False
+    calls: int = 0
+    seconds: float = 0.0
+    rmse: list[float] = field(default_factory=list)
+    fd_pixels: list[float] = field(default_factory=list)
+    fd_convolutions: list[float] = field(default_factory=list)
+
+
+class Bench:
+    """One model and everything that its cells share."""
+
+    def __init__(self, name, *, folder, seeds, items):
+        self.subject = networks.subject(name, folder)
+        self.denoiser, self.spectrum, self.data = self.subject.denoiser, self.subject.spectrum, self.subject.data
+        self.low, self.high = float(self.denoiser.sigma_min), float(self.denoiser.sigma_max)
+        self.shape = tuple(self.data.shape[1:])
+        self.deviation = math.sqrt(self.spectrum.trace / self.spectrum.dim)
+        self.seeds, self.items = seeds, items
+        self.noise = np.concatenate([item_noise(range(items), self.shape, seed=FIRST_SEED + seed) for seed in range(seeds)])
+        raised = (share * self.deviation for share in (0.05, 0.2))
+        self.lowest = [self.low, *(level for level in raised if level > self.low)]
+        self.found = {}
+        kinds = ("pixels", "random-convolutions") if min(self.shape[-2:]) >= 8 else ("pixels",)
+        self.features = features_named(kinds, self.data[:3000])
+
+    @functools.cached_property
+    def endpoint(self):
+        return self._converged(FINE_STEPS)
+
+    @functools.cached_property
+    def endpoint_error(self):
+        """Root mean square change with half the steps, on one seed's noises."""
+        coarse = self._converged(FINE_STEPS // 2, self.items)
+        return float(np.sqrt(np.mean((coarse - self.endpoint[: self.items]) ** 2)))
+
+    def _converged(self, steps, count=None):
+        fine = grid(karras_law(self.low, self.high, rho=7.0), steps, final=0.0)
+        return sample(self.denoiser, self.high * self.noise[:count], fine, solver="dpmpp_2m")
+
+    @functools.cached_property
+    def endpoint_features(self):
+        return [known(self.endpoint) for known in self.features]
+
+    @functools.cached_property
+    def data_features(self):
+        return [known(self.data[:2000]) for known in self.features]
+
+    @functools.cached_property
+    def profiles(self):
+        """Of `plan` with and without eigenvectors, hence warm start, and the light one."""
+        from dataclasses import replace
+
+        def made(spectrum, items, **options):
+            return profile(self.denoiser, spectrum, data=items, **options)
+
+        warm = made(self.spectrum, self.data[:400])
+        # The same measurements: without eigenvectors no start level but the highest is tried.
+        cold = replace(warm, spectrum=replace(self.spectrum, basis=None))
+        light = made(self.spectrum, self.data[400 : 400 + LIGHT_ITEMS], levels=LIGHT_LEVELS, judges=0)
+        return warm, cold, light
+
+    @functools.cached_property
+    def peer_noise(self):
+        return item_noise(range(256), self.shape, seed=PEER_SEED)
+
+    @functools.cached_property
+    def entropic_curve(self):
+        """The error as the authors of entropic times measure it, at 128 levels, on fewer items."""
+        few = self.data[:256] if self.subject.exact else self.data[:64]
+        return few, error_curve(
+            self.denoiser, few, spectrum=self.spectrum, sigma_min=self.low, sigma_max=self.high, levels=128
+        )
+
+    def searched(self, n, top, warm):
+        """Searched grids do not depend on the solver that follows: once per number of steps and start level."""
+        if (n, top) not in self.found:
+            self.found[n, top] = self._searched(n, top, warm)
+        return self.found[n, top]
+
+    def _searched(self, n, top, warm):
+        start = warm if warm is not None else lambda z: top * z
+        states, found = start(self.peer_noise), []
+        paths = self.data[: 256 if self.subject.exact else 32]
+        few, curve = self.entropic_curve
+        teachers = states if self.subject.exact else states[:48]
+        searches = {
+            "GITS": lambda low: peers.gits(self.denoiser, n, low, top, states=teachers),
+            "OSS": lambda low: peers.optimal_stepsize(self.denoiser, n, low, top, states=states[:8], teacher=60),
+            "DMN": lambda low: peers.dmn(n, low, top),
+            "entropic": lambda low: peers.Searched(np.append(peers.entropic_levels(curve, n, low, top), 0.0), 128 * len(few)),
+            "KLUB": lambda low: peers.klub_search(self.denoiser, n, low, top, data=paths),
+        }
+        for name, search in searches.items():
+            for low in self.lowest if name != "OSS" else self.lowest[:1]:
+                began = time.perf_counter()
+                grid_, calls = search(low)
+                found.append((f"{name} {low:.3g}", grid_, calls, time.perf_counter() - began))
+        return found
+
+    def swept(self, n, top, path=None):
+        """The catalogue at every lowest level and tangent laws at five gammas."""
+        found = {}
+        for low in self.lowest:
+            rows = catalogue_grids(n, low, top, final=0.0, spectrum=self.spectrum, path=path if low == self.low else None)
+            found.update({f"{name} {low:.3g}": sigmas for name, sigmas in rows.items()})
+            for gamma in GAMMAS:
+                law = tangent_law(low, top, gamma=gamma * self.deviation)
+                found[f"tangent {gamma} {low:.3g}"] = grid(law, n, final=0.0)
+        return found
+
+    def entries(self, solver, n):
+        """Every grid of a cell, and how our plans came about."""
+        path, entries, notes = self.denoiser.path, [], {}
+        plans = {}
+        for pool, known in zip(("ours", "ours cold", "ours light"), self.profiles, strict=True):
+            began = time.perf_counter()
+            made = plan(known, None, n, solver=solver)
+            entries.append(
+                Entry(pool, made.chosen.name, made.sigmas.tolist(), made.warm is not None, known.calls + made.calls,
+                      time.perf_counter() - began)
+            )  # fmt: skip
+            notes[pool], plans[pool] = made.reason, made
+        for name, sigmas in catalogue_grids(n, self.low, self.high, final=0.0, spectrum=self.spectrum, path=path).items():
+            entries.append(Entry("D", name, sigmas.tolist()))
+        for name, sigmas in self.swept(n, self.high, path).items():
+            entries.append(Entry("H", name, sigmas.tolist()))
+        starts = [("", self.high, None)]
+        if plans["ours"].warm is not None:
+            starts.append((" warm", plans["ours"].start_level, plans["ours"].warm))
+            for name, sigmas in self.swept(n, plans["ours"].start_level).items():
+                entries.append(Entry("H warm", name, sigmas.tolist(), True))
+        if n <= SEARCHED_CALLS and not SOLVERS[solver].stochastic:
+            for suffix, top, warm in starts:
+                for name, sigmas, calls, seconds in self.searched(n, top, warm):
+                    entries.append(Entry(f"searched{suffix}", name, sigmas.tolist(), bool(suffix), calls, seconds))
+        return entries, notes, plans["ours"].warm, plans["ours light"].warm
+
+    def run(self, entry, warm, light, solver, rows=slice(None)):
+        """Where the noises of some rows end on an entry's grid."""
+        noise = self.noise[rows]
+        start = light if entry.pool == "ours light" else warm
+        states = start(noise) if entry.warm else entry.sigmas[0] * noise
+        drawn = None
+        if SOLVERS[solver].stochastic:
+            def drawn(k):
+                steps = [item_noise(range(self.items), self.shape, seed=FIRST_SEED + s, step=k) for s in range(self.seeds)]
+                return np.concatenate(steps)[rows]
+        return np.asarray(sample(self.denoiser, states, entry.sigmas, solver=solver, noise=drawn), dtype=np.float64)
+
+    def judge(self, entry, out, stochastic):
+        """Measures by seed."""
+        known = self.data_features if stochastic else self.endpoint_features
+        made = [each(out) for each in self.features]
+        for seed in range(self.seeds):
+            part = slice(seed * self.items, (seed + 1) * self.items)
+            if not stochastic:
+                entry.rmse.append(float(np.sqrt(np.mean((out[part] - self.endpoint[part]) ** 2))))
+            for measure, features, others in zip(MEASURES[1:], made, known, strict=False):
+                wanted = others if stochastic else others[part]
+                getattr(entry, measure).append(frechet_distance(features[part], wanted))
+
+    def screen(self, entries, warm, light, solver):
+        """The most promising of each large pool, by their squared error on a few noises of each seed."""
+        rows = np.concatenate([np.arange(SCREENED) + seed * self.items for seed in range(self.seeds)])
+        kept = []
+        for pool in dict.fromkeys(entry.pool for entry in entries):
+            rivals = [entry for entry in entries if entry.pool == pool]
+            if len(rivals) > KEPT:
+                ends = [self.run(entry, warm, light, solver, rows) for entry in rivals]
+                scores = [float(np.mean((out - self.endpoint[rows]) ** 2)) for out in ends]
+                rivals = [rivals[k] for k in np.argsort(scores)[:KEPT]]
+            kept += rivals
+        return kept
+
+    def cell(self, solver, calls, *, oracle=False):
+        """All measures of one solver and number of calls."""
+        n, stochastic = steps_for(calls, SOLVERS[solver]), SOLVERS[solver].stochastic
+        began = time.perf_counter()
+        entries, notes, warm, light = self.entries(solver, n)
+        if not stochastic:
+            entries = self.screen(entries, warm, light, solver)
+        for entry in entries:
+            self.judge(entry, self.run(entry, warm, light, solver), stochastic)
+        if oracle and not stochastic:
+            for pool, kinds in ORACLES.items():
+                rivals = [entry for entry in entries if entry.pool in kinds]
+                start = min(rivals, key=lambda entry: np.mean(np.square(entry.rmse)))
+                states = warm(self.noise) if start.warm else start.sigmas[0] * self.noise
+                found = peers.fitted_levels(self.denoiser, start.sigmas, states=states, endpoint=self.endpoint, solver=solver)
+                entry = Entry(pool, f"from {start.name}", found.sigmas.tolist(), start.warm, found.calls)
+                self.judge(entry, self.run(entry, warm, light, solver), stochastic)
+                entries.append(entry)
+        return {
+            "model": self.subject.name, "exact": self.subject.exact, "solver": solver, "calls": calls, "n": n,
+            "seeds": self.seeds, "items": self.items, "deviation": self.deviation,
+            "endpoint_error": None if stochastic else self.endpoint_error, "notes": notes,
+            "seconds": time.perf_counter() - began, "date": datetime.date.today().isoformat(),
+            "entries": [asdict(entry) for entry in entries],
+        }  # fmt: skip
+
+
+# What the cells say together
+
+
+def best(cell, pool, measure):
+    """The entry of a pool with the least mean over the seeds; None where there is none."""
+    rivals = [entry for entry in cell["entries"] if entry["pool"] == pool and entry[measure]]
+    return min(rivals, key=lambda entry: np.mean(entry[measure]), default=None)
+
+
+@dataclass(frozen=True)
+class Duel:
+    """Ours beside the best of a pool in one cell: ratio of the means over the seeds, and the verdict of the paired interval."""
+
+    ratio: float
+    word: str
+
+
+def duel(cell, pool, measure, ours="ours"):
+    """None where either side is missing."""
+    own, other = best(cell, ours, measure), best(cell, pool, measure)
+    if own is None or other is None:
+        return None
+    ratio = float(np.mean(own[measure]) / np.mean(other[measure]))
+    if own["sigmas"] == other["sigmas"] and own["warm"] == other["warm"]:
+        return Duel(1.0, "even")
+    found = paired_interval(own[measure], other[measure])
+    word = "better" if found.high < 0 else "worse" if found.low > 0 else "even"
+    return Duel(ratio, word)
+
+
+def line(title, duels):
+    """Counts and ratios of some duels."""
+    words, ratios = [each.word for each in duels], [each.ratio for each in duels]
+    share = {word: words.count(word) for word in ("better", "even", "worse")}
+    return (
+        f"| {title} | {len(duels)} | {share['better']} | {share['even']} | {share['worse']} | {np.median(ratios):.2f} "
+        f"| {np.quantile(ratios, 0.9):.2f} | {max(ratios):.2f} |"
+    )
+
+
+HEAD = "| {} | cells | better | even | worse | median ratio | 90 % | largest |\n|---|--:|--:|--:|--:|--:|--:|--:|"
+
+
+def calls_to_match(cells, measure="rmse", at=10):
+    """Least measured calls with which ours is no worse than the best default with `at`, per model and solver."""
+    found = {}
+    for model, solver in dict.fromkeys((cell["model"], cell["solver"]) for cell in cells):
+        own = {cell["calls"]: cell for cell in cells if (cell["model"], cell["solver"]) == (model, solver)}
+        if at not in own or (theirs := best(own[at], "D", measure)) is None:
+            continue
+        goal = np.mean(theirs[measure])
+        enough = [calls for calls, cell in own.items() if np.mean(best(cell, "ours", measure)[measure]) <= goal]
+        found[model, solver] = min(enough, default=math.inf)
+    return found
+
+
+def summary(cells):
+    """The tables over all cells, in Markdown."""
+    lines = []
+    settled = [cell for cell in cells if not SOLVERS[cell["solver"]].stochastic]
+    for measure in MEASURES:
+        lines += ["", HEAD.format(f"ours by {measure} against the best of")]
+        for title, pool, ours in (
+            ("D, defaults", "D", "ours"), ("H, hindsight, no warm start on either side", "H", "ours cold"),
+            ("H, hindsight, warm start on both sides", "H warm", "ours"),
+            ("searched, no warm start on either side", "searched", "ours cold"),
+            ("searched, warm start on both sides", "searched warm", "ours"),
+            ("light plan against D", "D", "ours light"),
+            ("light plan against searched, no warm start", "searched", "ours light"),
+            ("the oracle", "oracle", "ours"), ("the oracle, cold", "oracle cold", "ours cold"),
+        ):  # fmt: skip
+            duels = [found for cell in settled if (found := duel(cell, pool, measure, ours)) is not None]
+            if duels:
+                lines.append(line(title, duels))
+    for measure in MEASURES[1:]:
+        duels = [found for cell in cells if cell not in settled and (found := duel(cell, "D", measure)) is not None]
+        if duels:
+            lines += ["", HEAD.format(f"stochastic solvers by {measure} to data"), line("D, defaults", duels)]
+    lines += ["", HEAD.format("ours against D by model, rmse")]
+    for model in dict.fromkeys(cell["model"] for cell in settled):
+        duels = [duel(cell, "D", "rmse") for cell in settled if cell["model"] == model]
+        lines.append(line(model, duels))
+    lines += ["", HEAD.format("ours against D by solver, rmse")]
+    for solver in dict.fromkeys(cell["solver"] for cell in settled):
+        duels = [duel(cell, "D", "rmse") for cell in settled if cell["solver"] == solver]
+        lines.append(line(solver, duels))
+    matched = calls_to_match(settled)
+    for solver in dict.fromkeys(solver for _, solver in matched):
+        values = [calls for (_, each), calls in matched.items() if each == solver]
+        lines.append(f"\n{solver}: calls to match D at 10, by rmse: median {np.median(values):g} of {sorted(values)}")
+    return "\n".join(lines)
+
+
+def table(cells):
+    """One row per cell: ours and each pool's best, by RMSE."""
+    pools = ("D", "H", "H warm", "searched", "searched warm", "ours light", "ours cold", "oracle")
+    lines = ["| model | solver | calls | ours | " + " | ".join(pools) + " | FD pixels | FD convolutions |"]
+    lines.append("|---|---|--:|--:|" + "--:|" * (len(pools) + 2))
+    for cell in cells:
+        if SOLVERS[cell["solver"]].stochastic:
+            continue
+        own = best(cell, "ours", "rmse")
+        row = f"| {cell['model']} | {cell['solver']} | {cell['calls']} | {np.mean(own['rmse']):.4f} {own['name']} "
+        for pool in pools:
+            found = duel(cell, pool, "rmse")
+            row += f"| {'–' if found is None else f'{found.ratio:.2f} {found.word}'} "
+        for measure in MEASURES[1:]:
+            found = duel(cell, "D", measure)
+            row += f"| {'–' if found is None else f'{found.ratio:.2f} {found.word}'} "
+        lines.append(row + "|")
+    return "\n".join(lines)
+
+
+def read(folder):
+    """All finished cells."""
+    return [json.loads(file.read_text()) for file in sorted(Path(folder).glob("*/*.json"))]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help=", ".join((*networks.EXACT, *networks.SHARED, *networks.OWN)))
+    parser.add_argument("--folder", type=Path, default=Path("results"))
+    parser.add_argument("--networks", type=Path, default=Path("networks"), help="where train.py put ours")
+    parser.add_argument("--solvers", type=lambda text: tuple(text.split(",")), default=("ddim", "dpmpp_2m", "unipc3", "ipndm4"))
+    parser.add_argument("--calls", type=lambda text: tuple(int(part) for part in text.split(",")), default=CALLS)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--items", type=int, default=40)
+    parser.add_argument("--oracle", action="store_true", help="also fit levels to the judged noises")
+    parser.add_argument("--summary", action="store_true", help="only print what the finished cells say")
+    given = parser.parse_args()
+    for name in () if given.summary else given.names:
+        (given.folder / name).mkdir(parents=True, exist_ok=True)
+        bench = None
+        for solver in given.solvers:
+            for calls in given.calls:
+                kept = given.folder / name / f"{solver}-{calls:02d}.json"
+                if kept.is_file():
+                    continue
+                bench = bench or Bench(name, folder=given.networks, seeds=given.seeds, items=given.items)
+                found = bench.cell(solver, calls, oracle=given.oracle)
+                kept.write_text(json.dumps(found))
+                said = duel(found, "D", "fd_pixels" if SOLVERS[solver].stochastic else "rmse")
+                print(f"{name} {solver} {calls}: {said.ratio:.2f} of D, {said.word}, {found['seconds']:.0f} s", flush=True)
+    cells = [cell for cell in read(given.folder) if not given.names or cell["model"] in given.names]
+    print(table(cells))
+    print(summary(cells))
+
+
+if __name__ == "__main__":
+    main()
