@@ -1,6 +1,6 @@
 """Searched grids of others, re-implemented from their definitions, and an oracle: what planning is compared with.
 
-    EIGENSTEP_SHARED=../shared python experiments/peers.py               # the table of README.md
+`tournament.py` runs them beside our plans.
 
 Every function gives (sigmas, calls): n + 1 descending levels from `sigma_max` to 0, and the network calls spent on finding
 them, counted by item. `states` are flattened or shaped items x~ at `sigma_max`; they stand for the noises that the authors
@@ -403,8 +403,3 @@ def _level_class():
 
     return Level
 
-
-if __name__ == "__main__":
-    import peers_table
-
-    peers_table.main()

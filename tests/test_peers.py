@@ -27,8 +27,6 @@ def _experiment(name):
 
 peers, mixtures = _experiment("peers"), _experiment("mixtures")
 
-peers_table = _experiment("peers_table")
-
 LOW, HIGH = 0.002, 80.0
 RNG = np.random.default_rng(5)
 LAM = np.array([4.0, 1.0, 0.04])
@@ -442,35 +440,3 @@ class TestOracle:
             peers.learned(wiener, [np.array([80.0, 1.0, 0.1])], states=STATES, endpoint=STATES)
         with pytest.raises(ValueError, match="at least one grid"):
             peers.learned(wiener, [], states=STATES, endpoint=STATES)
-
-
-class TestTable:
-    def test_verdicts_by_hand(self):
-        # Gains of 1, 1, 1, 5 have mean 2 and standard deviation 2: 1.96 standard errors are 1.96.
-        ours = {"error": 1.0, "squares": [0.0, 0.0, 0.0, 0.0]}
-        theirs = {"error": 2.0, "squares": [1.0, 1.0, 1.0, 5.0]}
-        assert [peers_table.verdict(a, b) for a, b in ((theirs, ours), (ours, theirs), (ours, ours))] == ["+", "-", "="]
-        assert peers_table.verdict({"squares": [0.9, 0.9, 0.9, 5.1]}, ours) == "="
-        assert peers_table.cell_text(theirs, ours) == "2.0000 + (1.000)"
-
-    def test_a_block_that_one_cell_lacks(self):
-        row = {"name": "plan", "block": "warm", "error": 1.0, "squares": [1.0, 1.0], "calls": 1200, "seconds": 0.5}
-        cells = [{"solver": "ddim", "n": 4, "rows": [row, {**row, "name": "oracle", "error": 0.5}]}, {"solver": "heun", "n": 4,
-                 "rows": [{**row, "block": "cold"}]}]  # fmt: skip
-        lines = peers_table.table(cells, "warm", "title").splitlines()
-        assert lines[2] == "| plan | 1.0000 = (1.000) | – | 1,200 | 0.5 |"
-        assert lines[-1] == "| plan over oracle | 2.00 | – | | |"
-
-    @pytest.mark.slow
-    def test_a_cell_from_end_to_end(self, monkeypatch, tmp_path, capsys):
-        pytest.importorskip("torch")
-        monkeypatch.setattr(peers_table.mixtures, "fitted", lambda name: small_mixture(6))
-        for name, value in {"NOISES": 8, "SEARCH_NOISES": 8, "TEACHER_NOISES": 16, "LOWEST": (0.002, 0.02)}.items():
-            monkeypatch.setattr(peers_table, name, value)
-        monkeypatch.setattr(sys, "argv", ["peers.py", "--solvers", "dpmpp_2m", "--calls", "3", "--folder", str(tmp_path)])
-        peers_table.main()
-        first = capsys.readouterr().out
-        assert first.count("| GITS |") == first.count("| oracle: learned on these |") == 2
-        monkeypatch.setattr(peers_table, "Bench", None)
-        peers_table.main()
-        assert capsys.readouterr().out == first

@@ -1,0 +1,133 @@
+"""The tournament of experiments/: its cells on a small exact mixture, and what it reads from them."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+if not EXPERIMENTS.is_dir():
+    pytest.skip("no experiments/ beside these tests", allow_module_level=True)
+pytest.importorskip("torch", reason="features are computed in torch")
+
+
+@pytest.fixture(scope="module")
+def rooms():
+    sys.path.insert(0, str(EXPERIMENTS))
+    try:
+        import mixtures
+        import networks
+        import peers
+        import tournament
+    finally:
+        sys.path.remove(str(EXPERIMENTS))
+    return mixtures, networks, peers, tournament
+
+
+@pytest.fixture(scope="module")
+def bench(rooms):
+    mixtures, networks, _, tournament = rooms
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((4, 64)) * np.geomspace(1.0, 0.05, 64)
+    items = centres[rng.integers(4, size=400)] + rng.standard_normal((400, 64)) * np.geomspace(0.5, 0.02, 64)
+    mixture = mixtures.fit(items.reshape(-1, 1, 8, 8), 4, 12)
+    known = networks.Subject("small", mixture.denoiser(), mixture.spectrum(basis=40), mixture.draw(600, 7), exact=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(networks, "subject", lambda name, folder: known)
+        yield tournament.Bench("small", folder=None, seeds=3, items=12)
+
+
+@pytest.fixture(scope="module")
+def cell(bench):
+    return bench.cell("ddim", 4, oracle=True)
+
+
+def test_a_cell_holds_every_pool_and_all_measures_of_every_seed(cell):
+    pools = {entry["pool"] for entry in cell["entries"]}
+    ours, rivals = {"ours", "ours cold", "ours light"}, {"D", "H", "H warm", "searched", "searched warm", "learned"}
+    assert pools == ours | rivals | {"oracle", "oracle cold"}
+    for entry in cell["entries"]:
+        assert len(entry["rmse"]) == len(entry["fd_pixels"]) == 3
+        assert np.all(np.diff(entry["sigmas"]) < 0)
+        assert len(entry["sigmas"]) == 5
+        assert entry["pool"] != "D" or entry["sigmas"][0] == 80.0
+    light = next(entry for entry in cell["entries"] if entry["pool"] == "ours light")
+    assert light["calls"] == 144
+    ours = next(entry for entry in cell["entries"] if entry["pool"] == "ours")
+    assert ours["calls"] > 10_000
+
+
+def test_oracles_are_no_worse_than_where_they_start(cell, rooms):
+    tournament = rooms[-1]
+    for pool, others in tournament.ORACLES.items():
+        fitted = np.mean(np.square(tournament.best(cell, pool, "rmse")["rmse"]))
+        starts = [e for e in cell["entries"] if e["pool"] in others]
+        assert fitted <= min(np.mean(np.square(e["rmse"])) for e in starts) * (1 + 1e-9)
+
+
+def test_a_measure_is_that_of_a_run_by_hand(bench, cell):
+    entry = next(entry for entry in cell["entries"] if entry["pool"] == "D")
+    from eigenstep import sample
+
+    out = sample(bench.denoiser, 80.0 * bench.noise[12:24], entry["sigmas"], solver="ddim")
+    assert entry["rmse"][1] == pytest.approx(np.sqrt(np.mean((out - bench.endpoint[12:24]) ** 2)), rel=1e-9)
+
+
+def test_stochastic_cells_are_judged_by_the_data(bench):
+    found = bench.cell("ddim_eta", 4)
+    assert {entry["pool"] for entry in found["entries"]} == {"ours", "ours cold", "ours light", "D", "H", "H warm"}
+    assert all(entry["rmse"] == [] and len(entry["fd_pixels"]) == 3 for entry in found["entries"])
+
+
+def made(ours, rivals, model="m", solver="ddim", calls=4):
+    entries = [{"pool": "ours", "name": "planned", "sigmas": [2, 0], "warm": False, "rmse": ours, "fd_pixels": ours}]
+    entries += [
+        {"pool": "D", "name": str(k), "sigmas": [3, 0], "warm": False, "rmse": rival, "fd_pixels": rival}
+        for k, rival in enumerate(rivals)
+    ]
+    return {"model": model, "solver": solver, "calls": calls, "entries": entries}
+
+
+def test_a_duel_is_with_the_best_of_the_pool_on_the_same_seeds(rooms):
+    tournament = rooms[-1]
+    found = tournament.duel(made([1.0, 2.0, 3.0], [[9.0, 9.0, 9.0], [1.1, 2.1, 3.1]]), "D", "rmse")
+    assert found.ratio == pytest.approx(6.0 / 6.3)
+    assert found.word == "better"  # by 0.1 on every seed, however much the seeds differ
+    assert tournament.duel(made([1.0, 2.0, 3.0], [[3.0, 2.0, 1.0]]), "D", "rmse").word == "even"
+    assert tournament.duel(made([1.0, 2.0, 3.0], [[0.9, 1.9, 2.9]]), "D", "rmse").word == "worse"
+    assert tournament.duel(made([1.0, 2.0, 3.0], []), "D", "rmse") is None
+
+
+def test_calls_to_match_is_the_least_that_reach_the_defaults_at_ten(rooms):
+    tournament = rooms[-1]
+    cells = [made([error] * 2, [[5.0, 5.0]], calls=calls) for calls, error in ((4, 7.0), (5, 4.9), (6, 3.0), (10, 1.0))]
+    assert tournament.calls_to_match(cells) == {("m", "ddim"): 5}
+
+
+def test_fitted_levels_find_the_best_grid_of_one_direction(rooms):
+    """Two Euler steps of a Gaussian direction to 0: gain over the exact one is maximal where the two angles are equal."""
+    peers = rooms[2]
+    lam, start = 1.0, 40.0
+    states = np.random.default_rng(4).standard_normal((50, 1)) * start
+    found = peers.fitted_levels(
+        lambda x, sigma: x * lam / (lam + sigma**2), [start, 5.0, 0.0], states=states,
+        endpoint=states * np.sqrt(lam / (lam + start**2)),
+    )  # fmt: skip
+    assert found.sigmas[1] == pytest.approx(np.tan(0.5 * np.arctan(start)), rel=1e-3)  # a difference step of 1 %
+    assert found.calls == 100 * round(found.calls / 100)
+
+
+@pytest.mark.slow
+def test_a_reduced_tournament_on_real_data(rooms, tmp_path):
+    """MNIST's mixture, four cells: ours is certainly better than every default, and near the oracle."""
+    mixtures, _, _, tournament = rooms
+    if not (data := Path(mixtures.SHARED) / "data" / "mnist.npz").is_file():
+        pytest.skip(f"no {data}; set EIGENSTEP_SHARED")
+    bench = tournament.Bench("mnist14", folder=tmp_path, seeds=5, items=40)
+    for solver, calls in (("ddim", 4), ("ddim", 6), ("dpmpp_2m", 4), ("dpmpp_2m", 6)):
+        found = bench.cell(solver, calls, oracle=True)
+        assert tournament.duel(found, "D", "rmse").word == "better"
+        assert tournament.duel(found, "D", "fd_pixels").word == "better"
+        assert tournament.duel(found, "searched", "rmse", "ours cold").ratio < 1.1
+        assert tournament.duel(found, "D", "rmse", "ours light").ratio < 1
