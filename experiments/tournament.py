@@ -11,7 +11,7 @@ which has none, by Fréchet distance to held-out data). The pools:
     H         hindsight: the catalogue at three lowest levels, and tangent laws at five gammas
     H warm    the same from our start level and state
     searched  GITS, optimal stepsizes, DMN, entropic times, an AYS-style search; those that take a lowest level at three
-    searched warm  the same from our start
+    searched warm  the same from our start; exact models only
     ours      `models.plan`;  ours cold: without warm start;  ours light: theory and a gauge of 144 calls, no judge
     learned   LD3-like, by gradient on 64 other noises from our start; exact models only
     oracle    levels fitted to the judged noises themselves, from our start and from sigma_max
@@ -49,8 +49,8 @@ SCREENED, KEPT = 4, 6
 GAMMAS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Of tangent laws, in standard deviations of the data."""
 
-SEARCHED_CALLS = 10
-"""Most calls for which grids are searched."""
+SEARCHED_STEPS = 6
+"""Most steps for which grids are searched."""
 
 LIGHT_ITEMS, LIGHT_LEVELS = 12, 12
 ORACLES = {"oracle": ("ours", "H warm", "searched warm"), "oracle cold": ("ours cold", "H", "searched")}
@@ -176,11 +176,13 @@ class Bench:
                 found[f"tangent {gamma} {low:.3g}"] = grid(law, n, final=0.0)
         return found
 
-    def entries(self, solver, n):
+    def entries(self, solver, n, brief):
         """Every grid of a cell, and how our plans came about."""
         path, entries, notes = self.denoiser.path, [], {}
         plans = {}
         for pool, known in zip(("ours", "ours cold", "ours light"), self.profiles, strict=True):
+            if brief and pool == "ours cold":
+                continue
             began = time.perf_counter()
             made = plan(known, None, n, solver=solver)
             entries.append(
@@ -190,14 +192,15 @@ class Bench:
             notes[pool], plans[pool] = made.reason, made
         for name, sigmas in catalogue_grids(n, self.low, self.high, final=0.0, spectrum=self.spectrum, path=path).items():
             entries.append(Entry("D", name, sigmas.tolist()))
-        for name, sigmas in self.swept(n, self.high, path).items():
+        for name, sigmas in () if brief else self.swept(n, self.high, path).items():
             entries.append(Entry("H", name, sigmas.tolist()))
         starts = [("", self.high, None)]
         if plans["ours"].warm is not None:
-            starts.append((" warm", plans["ours"].start_level, plans["ours"].warm))
+            if self.subject.exact:
+                starts.append((" warm", plans["ours"].start_level, plans["ours"].warm))
             for name, sigmas in self.swept(n, plans["ours"].start_level).items():
                 entries.append(Entry("H warm", name, sigmas.tolist(), True))
-        if n <= SEARCHED_CALLS and not SOLVERS[solver].stochastic:
+        if n <= SEARCHED_STEPS and not brief and not SOLVERS[solver].stochastic:
             for suffix, top, warm in starts:
                 for name, sigmas, calls, seconds in self.searched(n, top, warm):
                     entries.append(Entry(f"searched{suffix}", name, sigmas.tolist(), bool(suffix), calls, seconds))
@@ -252,11 +255,11 @@ class Bench:
         found = peers.learned(mixture, [start], states=states, endpoint=endpoint, solver=solver, rounds=80)
         return Entry("learned", "LD3-like", found.sigmas.tolist(), ours.warm, found.calls, time.perf_counter() - began)
 
-    def cell(self, solver, calls, *, oracle=False):
+    def cell(self, solver, calls, *, oracle=False, brief=False):
         """All measures of one solver and number of calls."""
         n, stochastic = steps_for(calls, SOLVERS[solver]), SOLVERS[solver].stochastic
         began = time.perf_counter()
-        entries, notes, warm, light = self.entries(solver, n)
+        entries, notes, warm, light = self.entries(solver, n, brief)
         if not stochastic:
             entries = self.screen(entries, warm, light, solver)
         for entry in entries:
@@ -411,6 +414,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--items", type=int, default=40)
     parser.add_argument("--oracle", action="store_true", help="also fit levels to the judged noises")
+    parser.add_argument("--brief", action="store_true", help="ours, light, D and H warm alone")
     parser.add_argument("--summary", action="store_true", help="only print what the finished cells say")
     given = parser.parse_args()
     for name in () if given.summary else given.names:
@@ -422,7 +426,7 @@ def main():
                 if kept.is_file():
                     continue
                 bench = bench or Bench(name, folder=given.networks, seeds=given.seeds, items=given.items)
-                found = bench.cell(solver, calls, oracle=given.oracle)
+                found = bench.cell(solver, calls, oracle=given.oracle, brief=given.brief)
                 kept.write_text(json.dumps(found))
                 said = duel(found, "D", "fd_pixels" if SOLVERS[solver].stochastic else "rmse")
                 print(f"{name} {solver} {calls}: {said.ratio:.2f} of D, {said.word}, {found['seconds']:.0f} s", flush=True)

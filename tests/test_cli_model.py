@@ -169,6 +169,9 @@ def test_a_measured_spectrum_with_and_without_data_for_the_gauge(folder, tmp_pat
     assert json.loads(blind.stdout)["gauge"] is None
     seeing = json.loads(done("plan", tmp_path / "mine.npz", "--data", folder / "photos", *model, "--items", 50))
     assert seeing["gauge"]["items"] == 50
+    few = json.loads(done("plan", tmp_path / "mine.npz", "--data", folder / "photos", *model, "--gauge-items", 12))
+    assert few["gauge"]["items"] == 12
+    assert few["network_calls"] == 12 * 25
     assert seeing["spectrum"]["n_samples"] == COUNT
     # Without the argument, --data is both.
     alone = json.loads(done("plan", "--data", folder / "photos", *model, "-q"))
@@ -201,6 +204,8 @@ def test_a_function_is_a_model_and_its_range_can_be_narrowed(folder, tmp_path, m
         ("{photos} --model {model} --target fid", "`target` must be one of endpoint, data"),
         ("{photos} --model {model} --target data --cold", "`target` data needs a warm start: leave out --cold"),
         ("{photos} --model {model} --judges -1", "`judges` must be at least 0, got -1"),
+        ("{photos} --model {model} --gauge-items 1", "`gauge_items` must be at least 2, got 1"),
+        ("digits --gauge-items 8", "`--gauge-items` is for plans for a network: give --model as well"),
         ("{photos} --model {model} --items 3", "`items` must be at least 20, got 3"),
         ("{photos} --model {model} --solver dmp", "`solver` must be one of ddim"),
         ("{photos} --model {model} -o plan.txt", r"The output file must end in \.json, got 'plan\.txt'"),

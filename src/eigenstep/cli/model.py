@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from eigenstep.data import Source
     from eigenstep.models import Candidate, ModelProfile, Plan
 
-GAUGE_ITEMS = 400
 BASIS = 200
 """Eigenvectors to keep of data, for warm starts."""
 
@@ -97,6 +96,7 @@ def plan_for_model(
     judges: int,
     seed: int,
     items: int,
+    gauge_items: int,
     cold: bool,
     sigma_min: float | None,
     sigma_max: float | None,
@@ -116,6 +116,7 @@ def plan_for_model(
     integer(judges, "judges", minimum=0)
     integer(seed, "seed", minimum=0)
     integer(items, "items", minimum=20)
+    integer(gauge_items, "gauge_items", minimum=2)
     size = integer(network_batch, "network_batch")
     # Programs that take a list of levels begin with plain noise.
     cold = cold or form in FORMATS
@@ -135,7 +136,7 @@ def plan_for_model(
         check_calls(denoiser, shape, high, device=device)
         if not quiet:
             _remarks(material, cold)
-        gauge = None if read is None else read[:: max(1, len(read) // GAUGE_ITEMS)][:GAUGE_ITEMS]
+        gauge = None if read is None else read[:: max(1, len(read) // gauge_items)][:gauge_items]
         total = profile_calls(0 if gauge is None else len(gauge), judges)
         with _counted("measuring the model", total, quiet) as report:
             measured = profile(
@@ -352,9 +353,10 @@ def _errors(made: Planned) -> str:
     ]  # fmt: skip
     judged = plan.chosen.measured is not None
     table = Table(box=None, pad_edge=False, padding=(0, 1))
-    table.add_column("grid", no_wrap=True)
+    table.add_column("grid")  # the only one that may take two lines
     for column in ("starts at", "error", *(("95 %", "noises") if judged else ())):
         table.add_column(column, justify="right", no_wrap=True)
+    table.add_column(no_wrap=True)
     for each in (plan.chosen, *usual[:RIVALS]):
         table.add_row(*_row(each, judged), "← chosen" if each is plan.chosen else "")
     what = "from the network's own converged run" if judged else "by the Gaussian theory"
@@ -363,8 +365,8 @@ def _errors(made: Planned) -> str:
         return text
     estimate, low, high = plan.advantage
     return (
-        f"{text}\n\nmean squared error of {plan.hand.name} over that of the chosen grid, from the same noises: {estimate:.3g} "
-        f"(95 %: {low:.3g} – {high:.3g})"
+        f"{text}\n\nsquared error of {plan.hand.name} over that of the chosen grid, paired over the same noises: "
+        f"{estimate:.3g} (95 %: {low:.3g} – {high:.3g})"
     )
 
 

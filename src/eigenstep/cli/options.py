@@ -133,6 +133,10 @@ MODEL_OPTIONS = (
         "--judges", type=int, default=48, show_default=True, metavar="K",
         help="Noises whose converged runs judge between grids; 0 trusts the theory alone.",
     ),
+    click.option(
+        "--gauge-items", type=int, default=400, show_default=True, metavar="N",
+        help="Items of the data for the gauge, at 25 levels each. A dozen are enough for --judges 0.",
+    ),
     click.option("--seed", type=int, default=0, show_default=True, metavar="S", help="Of these noises."),
     click.option(
         "--cold", is_flag=True,
@@ -151,8 +155,8 @@ MODEL_OPTIONS = (
 """A pretrained network to plan for."""
 
 FOR_MODELS = (
-    "gauge_data", "items", "encode_with", "target", "judges", "seed", "cold", "label", "prompt", "negative_prompt", "guidance",
-    "variant", "allow_pickle", "dtype", "device", "network_batch",
+    "gauge_data", "items", "gauge_items", "encode_with", "target", "judges", "seed", "cold", "label", "prompt",
+    "negative_prompt", "guidance", "variant", "allow_pickle", "dtype", "device", "network_batch",
 )  # fmt: skip
 """Names of the options that mean something beside --model only."""
 
