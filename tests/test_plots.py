@@ -360,3 +360,26 @@ def test_step_errors_stand_side_by_side_without_overlap():
 def test_step_errors_refuse(errors, ours, message):
     with pytest.raises(ValueError, match=message):
         plots.step_errors(errors, ours=ours)
+
+
+def test_ratios_stand_as_dots_about_one_and_uncertain_ones_are_open():
+    ax = plots.ratio_dots({"one": [0.5, 0.7, 1.2], "two": [0.9]}, sure={"one": [True, False, True], "two": [False]}, title="t")
+    first, second = (each for each in ax.collections if len(each.get_offsets()) in (1, 3) and hasattr(each, "get_sizes"))
+    np.testing.assert_allclose(np.ma.getdata(first.get_offsets())[:, 0], [0.5, 0.7, 1.2])
+    assert [row[3] > 0 for row in first.get_facecolors()] == [True, False, True]
+    assert second.get_facecolors()[0][3] == 0
+    bars = [each for each in ax.collections if hasattr(each, "get_segments") and len(each.get_segments())]
+    assert [float(bar.get_segments()[0][0][0]) for bar in bars] == pytest.approx([0.7, 0.9])
+    left, right = ax.get_xlim()
+    assert left < 0.5
+    assert right > 1.2
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["one", "two"]
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first on top
+
+
+def test_ratios_that_cannot_be_drawn_are_refused():
+    for rows in ({}, {"one": []}, {"one": [0.0]}):
+        with pytest.raises(ValueError, match="`rows"):
+            plots.ratio_dots(rows)
+    with pytest.raises(ValueError, match=r"`sure\['one'\]` must hold 2 values, one for each ratio, got \(1,\)"):
+        plots.ratio_dots({"one": [1.0, 2.0]}, sure={"one": [True]})

@@ -648,6 +648,62 @@ def quality_against_calls(
     return ax
 
 
+def ratio_dots(
+    rows: Mapping[str, ArrayLike], *, sure: Mapping[str, ArrayLike] | None = None, xlabel: str = "ratio", title: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw ratios as dots, one row for each group, about the line at 1: left of it ours is lower.
+
+    Parameters
+    ----------
+    rows : mapping of str to array_like, (m,)
+        Ratios > 0 of each group, from top to bottom; the median of each stands as a bar.
+    sure : mapping of str to array_like of bool, (m,), optional
+        Which are certain: those are filled, the others open. None fills all.
+    xlabel, title : str
+        Of what the ratios are; a line above the figure.
+    ax : Axes, optional
+        Where to draw; None makes a figure as tall as the groups ask for.
+
+    Raises
+    ------
+    ValueError
+        No group, an empty one, a ratio that is not positive, or `sure` of another length.
+
+    Examples
+    --------
+    >>> ax = ratio_dots({"a model": [0.5, 0.8], "another": [1.1]}, sure={"a model": [True, False], "another": [False]})
+    >>> [label.get_text() for label in ax.get_yticklabels()], ax.get_xscale()
+    (['a model', 'another'], 'log')
+    """
+    groups = {name: real_array(values, f"rows[{name!r}]", ndim=1) for name, values in rows.items()}
+    if not groups or any(values.size == 0 or values.min() <= 0 for values in groups.values()):
+        raise ValueError(f"`rows` must hold groups of positive ratios, at least one each, got {dict(rows)}.")
+    certain = {} if sure is None else sure
+    filled = {name: np.asarray(certain.get(name, [sure is None] * values.size)) for name, values in groups.items()}
+    for name, values in groups.items():
+        if filled[name].shape != values.shape:
+            raise ValueError(f"`sure[{name!r}]` must hold {values.size} values, one for each ratio, got {filled[name].shape}.")
+    ax = _axes(ax, height=0.9 + 0.34 * len(groups) + 0.3 * bool(title))
+    ax.axvline(1.0, color=SUBDUED, linewidth=1.0, zorder=1)
+    for place, (name, values) in enumerate(groups.items()):
+        # Neighbours in size stand apart from each other, by their rank: the figure is the same again.
+        heights = place + 0.12 * (np.argsort(np.argsort(values)) % 3 - 1)
+        colours = np.where(filled[name], OURS, "none")
+        ax.scatter(values, heights, s=26, facecolors=colours, edgecolors=OURS, linewidths=1.0, zorder=3)
+        ax.vlines(np.median(values), place - 0.34, place + 0.34, color=INK, linewidth=1.6, zorder=4)
+    low, high = min(0.9, *(0.9 * v.min() for v in groups.values())), max(1.15, *(1.1 * v.max() for v in groups.values()))
+    ax.set_xscale("log")
+    ax.set_xlim(low, high)
+    _value_ticks(ax, low, high, axis="x")
+    ax.set_ylim(len(groups) - 0.5, -0.5)
+    ax.set_yticks(range(len(groups)), list(groups))
+    ax.tick_params(axis="y", length=0)
+    ax.set_xlabel(xlabel)
+    _title(ax, title)
+    return ax
+
+
 def sample_sheet(
     rows: Mapping[str, ArrayLike],
     *,
@@ -785,16 +841,17 @@ def _log_step_ticks(ax: Axes, steps: Float) -> None:
     ax.margins(x=0.02)
 
 
-def _value_ticks(ax: Axes, lowest: float, highest: float) -> None:
-    """Plain numbers on a logarithmic vertical axis: at more of each decade the shorter it is."""
+def _value_ticks(ax: Axes, lowest: float, highest: float, *, axis: str = "y") -> None:
+    """Plain numbers on a logarithmic axis, the vertical one by default: at more of each decade the shorter it is."""
     from matplotlib.ticker import NullLocator
 
     decades = range(int(np.floor(np.log10(lowest))), int(np.ceil(np.log10(highest))) + 1)
     short = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if highest < 10 * lowest else (1.0, 2.0, 5.0)
     marks = short if highest < 1e3 * lowest else (1.0,)
     ticks = [m * 10.0**d for d in decades for m in marks if lowest <= m * 10.0**d <= highest]
-    ax.set_yticks(ticks, [f"{tick:.6g}" for tick in ticks])
-    ax.yaxis.set_minor_locator(NullLocator())
+    line = ax.yaxis if axis == "y" else ax.xaxis
+    line.set_ticks(ticks, labels=[f"{tick:.6g}" for tick in ticks])
+    line.set_minor_locator(NullLocator())
 
 
 def _decade_ticks(ax: Axes, lowest: float, highest: float, zero: float | None) -> None:

@@ -1,0 +1,76 @@
+"""Samples of a tournament's cells side by side, from the same noise: one sheet per model.
+
+    EIGENSTEP_SHARED=../shared python experiments/sheets.py edm_fashion flow_latent --folder results/ --to sheets/
+
+Rows: the best default grid of the catalogue and our plan at each number of calls, then the converged samples. The plans are
+those that the tournament kept; latents are shown decoded.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import networks
+import numpy as np
+from tournament import FINE_STEPS, FIRST_SEED, best
+
+from eigenstep import grid, karras_law, plots, sample
+from eigenstep.models import WarmStart, item_noise
+
+
+def rows(subject, cells, count):
+    """Name of each row and its samples."""
+    denoiser = subject.denoiser
+    high = float(denoiser.sigma_max)
+    noise = item_noise(range(count), subject.data.shape[1:], seed=FIRST_SEED)
+    found = {}
+    for cell in cells:
+        for pool, title in (("D", "best default"), ("ours", "planned")):
+            entry = best(cell, pool, "rmse")
+            states = entry["sigmas"][0] * noise
+            if entry["warm"]:
+                states = WarmStart(subject.spectrum, entry["sigmas"][0], high)(noise)
+            name = f"{cell['calls']} calls, {title}" + (f" ({entry['name']})" if pool == "D" else "")
+            found[name] = sample(denoiser, states, entry["sigmas"], solver=cell["solver"])
+    fine = grid(karras_law(float(denoiser.sigma_min), high, rho=7.0), FINE_STEPS, final=0.0)
+    found["converged"] = sample(denoiser, high * noise, fine, solver="dpmpp_2m")
+    return found
+
+
+def decoded(name, folder, items):
+    """Pictures of latents; anything else as it is."""
+    import torch
+    from diffusers import AutoencoderKL
+
+    if not (folder / name / "vae").is_dir():
+        return items
+    vae = AutoencoderKL.from_pretrained(folder / name / "vae")
+    with torch.no_grad():
+        return vae.decode(torch.tensor(items, dtype=torch.float32) / vae.config.scaling_factor).sample.numpy()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="+")
+    parser.add_argument("--folder", type=Path, default=Path("results"))
+    parser.add_argument("--networks", type=Path, default=Path("networks"))
+    parser.add_argument("--solver", default="ddim")
+    parser.add_argument("--calls", type=int, nargs="*", default=[4, 6])
+    parser.add_argument("--count", type=int, default=10)
+    parser.add_argument("--to", type=Path, default=Path("sheets"))
+    given = parser.parse_args()
+    given.to.mkdir(parents=True, exist_ok=True)
+    for name in given.names:
+        cells = [json.loads((given.folder / name / f"{given.solver}-{calls:02d}.json").read_text()) for calls in given.calls]
+        subject = networks.subject(name, given.networks)
+        drawn = {title: decoded(name, given.networks, items) for title, items in rows(subject, cells, given.count).items()}
+        ends = (float(np.min(subject.data)), float(np.max(subject.data))) if subject.data.ndim == 4 else None
+        if (given.networks / name / "vae").is_dir():
+            ends = (-1.0, 1.0)
+        ax = plots.sample_sheet(drawn, value_range=ends, title=f"{name}, {given.solver}")
+        ax.figure.savefig(given.to / f"{name}-{given.solver}.png", dpi=130)
+        print(given.to / f"{name}-{given.solver}.png")
+
+
+if __name__ == "__main__":
+    main()
