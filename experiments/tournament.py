@@ -7,7 +7,7 @@ A cell is model x solver x network calls. All grids of a cell start from the sam
 which nobody searched or planned with, and are judged by the model's own converged endpoint of each noise (a stochastic solver,
 which has none, by Fréchet distance to held-out data). The pools:
 
-    D         the catalogue at its published defaults, from sigma_max down
+    D         the catalogue at its published defaults, from sigma_max down, and diffusers' default timesteps
     H         hindsight: the catalogue at three lowest levels, and tangent laws at five gammas
     H warm    the same from our start level and state
     searched  GITS, optimal stepsizes, DMN, entropic times, an AYS-style search; those that take a lowest level at three
@@ -38,6 +38,7 @@ from eigenstep import SOLVERS, catalogue_grids, grid, karras_law, sample, tangen
 from eigenstep.evaluation import frechet_distance, paired_interval
 from eigenstep.evaluation.competitors import steps_for
 from eigenstep.evaluation.features import features_named
+from eigenstep.grids import timestep_grid
 from eigenstep.models import error_curve, item_noise, plan, profile
 
 CALLS = (4, 6, 10)
@@ -192,6 +193,8 @@ class Bench:
             notes[pool], plans[pool] = made.reason, made
         for name, sigmas in catalogue_grids(n, self.low, self.high, final=0.0, spectrum=self.spectrum, path=path).items():
             entries.append(Entry("D", name, sigmas.tolist()))
+        if path.n_timesteps is not None:
+            entries.append(Entry("D", "leading", timestep_grid(n, path=path, spacing="leading").tolist()))
         for name, sigmas in () if brief else self.swept(n, self.high, path).items():
             entries.append(Entry("H", name, sigmas.tolist()))
         starts = [("", self.high, None)]

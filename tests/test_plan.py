@@ -328,3 +328,25 @@ def test_without_a_judge_no_start_is_below_the_gauges_level():
     level = trusting.curve.start_level()
     assert min(float(each.sigmas[0]) for each in plan(trusting, None, 4).candidates) >= level * (1 - 1e-12)
     assert min(float(each.sigmas[0]) for each in plan(judged, None, 4).candidates) < 0.6 * level
+
+
+def test_what_a_host_does_by_default_is_among_the_usual_grids():
+    """diffusers' "leading" timesteps begin below sigma_max, from plain noise, and are run so."""
+    path = VPDiscrete.ddpm()
+
+    def network(x, t):
+        return exact(x / float(path.alpha(t)), float(path.t_to_sigma(t)))
+
+    model = ModelDenoiser(network, path, "x0", item_shape=(DIM,))
+    found = profile(model, SPECTRUM, data=HELD_OUT, judges=24)
+    made = plan(found, None, 6)
+    leading = next(each for each in made.candidates if each.name == "leading")
+    assert not leading.warm
+    assert leading.sigmas[0] < 0.5 * found.sigma_max
+    out = sample(model, leading.sigmas[0] * found.noise[: leading.noises], leading.sigmas)
+    assert leading.measured == pytest.approx(np.sqrt(np.mean((out - found.endpoint[: leading.noises]) ** 2)), rel=1e-9)
+    assert made.hand.measured <= leading.measured * (1 + 1e-12) or leading.noises < made.hand.noises
+    alone = replace(made, chosen=leading, sigmas=leading.sigmas, warm=None)
+    again = Plan.from_json(alone.to_json(), spectrum=SPECTRUM)
+    assert again.warm is None
+    assert again.start_level == leading.sigmas[0]

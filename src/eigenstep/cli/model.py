@@ -349,7 +349,7 @@ def _errors(made: Planned) -> str:
     plan, top = made.plan, made.measured.start_level
     usual = [
         each for each in plan.candidates
-        if not each.planned and each.sigmas[0] >= top * (1 - 1e-9) and each is not plan.chosen
+        if not each.planned and (not each.warm or each.sigmas[0] >= top * (1 - 1e-9)) and each is not plan.chosen
     ]  # fmt: skip
     judged = plan.chosen.measured is not None
     table = Table(box=None, pad_edge=False, padding=(0, 1))

@@ -150,9 +150,10 @@ class ModelPlanner:
             # None where pure noise is a wrong start at any level: every candidate then starts warm.
             cold = next((each.sigmas for each in made.candidates if each.planned and not each.warm), np.empty(0))
             kept = {"sigmas": made.sigmas, "cold": cold, "reason": np.array(made.reason)}
+            kept["warm"] = np.array(made.warm is not None)
             self.shelf.keep(name, kept)
         sigmas, cold = kept["sigmas"], kept["cold"]
-        warm = self.profile.warm(float(sigmas[0]))
+        warm = self.profile.warm(float(sigmas[0])) if kept["warm"] else None
         ours = Entry(OURS, sigmas, warm, str(kept["reason"]))
         return (ours, Entry(WITHOUT_WARM, cold)) if warm is not None and cold.size else (ours,)
 

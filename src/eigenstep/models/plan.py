@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from eigenstep import _checks
 from eigenstep._version import __version__
 from eigenstep.gaussian import divergence
-from eigenstep.grids import catalogue_grids
+from eigenstep.grids import catalogue_grids, timestep_grid
 from eigenstep.models.denoiser import Denoiser
 from eigenstep.models.effective import effective_spectrum
 from eigenstep.models.profile import ModelProfile, profile
@@ -338,7 +338,7 @@ def plan(
         sigmas=chosen.sigmas,
         solver=method.name,
         nfe=method.nfe(n),
-        warm=measured.warm(float(chosen.sigmas[0])),
+        warm=measured.warm(float(chosen.sigmas[0])) if chosen.warm else None,
         sigma_max=measured.sigma_max,
         target=measured.target,
         chosen=chosen,
@@ -415,13 +415,13 @@ class _Contest:
         if curve is not None and bool(np.any(curve.ratio < _SEES_MORE)):
             self._sources.append((", effective spectrum", effective_spectrum(curve, measured.spectrum)))
 
-    def add(self, name: str, sigmas: Float, planned: bool) -> None:
-        """One more candidate, unless its levels are those of another."""
+    def add(self, name: str, sigmas: Float, planned: bool, *, cold: bool = False) -> None:
+        """One more candidate, unless its levels are those of another; a cold one scales the noise to its first level."""
         logs = np.log(sigmas[:-1])
         if any(np.abs(np.log(other.sigmas[:-1]) - logs).max() < _ALIKE for other in self.candidates):
             return
         value = divergence(self._sources[0][1], sigmas, objective=self.objectives[0], **self._options)
-        warm = self.measured.warm(float(sigmas[0])) is not None
+        warm = not cold and self.measured.warm(float(sigmas[0])) is not None
         predicted = math.hypot(math.sqrt(value / float(self.measured.spectrum.dim)), self._missed(sigmas[0]) if warm else 0.0)
         self.candidates.append(Candidate(name, planned, sigmas, warm, predicted))
         self.squares.append(np.empty(0))
@@ -450,6 +450,11 @@ class _Contest:
             hands = {name: hands[name] for name in sorted(values, key=values.__getitem__)[:_HANDS_PER_LEVEL]}
         for name, sigmas in hands.items():
             self.add(name, sigmas, False)
+        if path is not None and path.n_timesteps is not None and self.n <= path.n_timesteps:
+            # What diffusers' schedulers do unless told otherwise: the first of their levels is below sigma_max.
+            leading = timestep_grid(self.n, path=path, spacing="leading")
+            if leading[0] < level and leading[-2] >= measured.sigma_min:
+                self.add("leading", leading, False, cold=True)
 
     def race(self, running: Sequence[int], kept: Sequence[int]) -> None:
         """Run some candidates from ever more noises, the worst dropping out; the best usual grid always stays to the end."""
@@ -465,7 +470,8 @@ class _Contest:
     def _judge(self, k: int, stop: int) -> None:
         """Run a candidate from the noises that it has not seen, up to the judge's first `stop`."""
         measured, done = self.measured, self.squares[k].size
-        out = measured.run(measured.noise[done:stop], self.candidates[k].sigmas, self.method)
+        candidate = self.candidates[k]
+        out = measured.run(measured.noise[done:stop], candidate.sigmas, self.method, warm=candidate.warm)
         difference = (out - measured.endpoint[done:stop]).reshape(stop - done, -1)
         self.squares[k] = np.concatenate([self.squares[k], np.mean(difference**2, axis=1)])
         self._count((stop - done) * self.method.nfe(self.n))
@@ -521,8 +527,8 @@ def _statistics(squares: Float) -> dict[str, Any]:
 
 
 def _usual(measured: ModelProfile, candidate: Candidate) -> bool:
-    """Whether a candidate is what people use: a hand-made grid from where the reference itself starts."""
-    return not candidate.planned and candidate.sigmas[0] >= measured.start_level * (1 - 1e-9)
+    """Whether a candidate is what people use: a hand-made grid from where the reference itself starts, or from plain noise."""
+    return not candidate.planned and (not candidate.warm or bool(candidate.sigmas[0] >= measured.start_level * (1 - 1e-9)))
 
 
 def _advantage(own: Float, other: Float) -> tuple[float, float, float]:

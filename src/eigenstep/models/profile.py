@@ -115,10 +115,13 @@ class ModelProfile:
             return None
         return WarmStart(self.spectrum, min(level, self.sigma_max), self.origin)
 
-    def run(self, noise: Float, sigmas: Float, solver: Solver | str) -> Float:
-        """Where runs of the model from standard normal noise end, on a grid that begins at its start level."""
-        warm = self.warm(float(sigmas[0]))
-        states = warm(noise) if warm is not None else sigmas[0] * noise
+    def run(self, noise: Float, sigmas: Float, solver: Solver | str, *, warm: bool = True) -> Float:
+        """Where runs of the model from standard normal noise end, on a grid that begins at its start level.
+
+        Without `warm` the noise is scaled to that level, however low, as programs do whose grid begins below sigma_max.
+        """
+        start = self.warm(float(sigmas[0])) if warm else None
+        states = start(noise) if start is not None else sigmas[0] * noise
         return np.asarray(sample(self.denoiser, states, sigmas, solver=solver), dtype=np.float64)
 
 
