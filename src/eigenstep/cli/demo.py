@@ -129,9 +129,10 @@ def compared(items: int, seed: int, report: Callable[[int, int | None], None]) -
     converged = images(fine, "heun")
     rows = {}
     for n, plan in plans.items():
+        other = next(each for each in plan.candidates if _rival(each))
         grids = {
             "diffusers' default": timestep_grid(n, path=denoiser.path, spacing="leading"),
-            plan.hand.name: plan.hand.sigmas,
+            other.name: other.sigmas,
             "eigenstep": plan,
         }
         made = {name: images(levels, "ddim") for name, levels in grids.items()}

@@ -181,7 +181,8 @@ class Network:
         made = self._plans[solver, n]
         levels = np.array(sigmas)
         current = SimpleNamespace(sigmas=levels, solver=solver, warm=measured.warm(float(levels[0])))
-        usual = SimpleNamespace(sigmas=made.hand.sigmas, solver=solver, warm=measured.warm(float(made.hand.sigmas[0])))
+        start = measured.warm(float(made.hand.sigmas[0])) if made.hand.warm else None
+        usual = SimpleNamespace(sigmas=made.hand.sigmas, solver=solver, warm=start)
         grids: list[tuple[str, str, Any]] = [("current", "your grid", current), ("usual", made.hand.name, usual)]
         if made.chosen is not made.hand:
             grids.append(("planned", made.chosen.name, made))
