@@ -34,7 +34,7 @@ import networks
 import numpy as np
 import peers
 
-from eigenstep import SOLVERS, catalogue_grids, grid, karras_law, sample, tangent_law
+from eigenstep import SOLVERS, catalogue_grids, grid, karras_law, plots, sample, tangent_law
 from eigenstep.evaluation import frechet_distance, paired_interval
 from eigenstep.evaluation.competitors import steps_for
 from eigenstep.evaluation.features import features_named
@@ -402,6 +402,23 @@ def table(cells):
     return "\n".join(lines)
 
 
+def figures(cells, folder):
+    """Ratios of every deterministic cell, by model: to the best default, and to the best in hindsight with our start."""
+    settled = [cell for cell in cells if not SOLVERS[cell["solver"]].stochastic]
+    for pool, measure, label in (
+        ("D", "rmse", "RMSE: ours over the best default grid"),
+        ("D", "fd_pixels", "Fréchet distance: ours over the best default grid"),
+        ("H warm", "rmse", "RMSE: ours over the best grid in hindsight, both from our start"),
+    ):  # fmt: skip
+        ratios, sure = {}, {}
+        for cell in settled:
+            if (found := duel(cell, pool, measure)) is not None:
+                ratios.setdefault(cell["model"], []).append(found.ratio)
+                sure.setdefault(cell["model"], []).append(found.word != "even")
+        ax = plots.ratio_dots(ratios, sure=sure, xlabel=label)
+        ax.figure.savefig(Path(folder) / f"tournament-{pool.lower().replace(' ', '-')}-{measure.replace('_', '-')}.png", dpi=160)
+
+
 def read(folder):
     """All finished cells."""
     return [json.loads(file.read_text()) for file in sorted(Path(folder).glob("*/*.json"))]
@@ -418,6 +435,7 @@ def main():
     parser.add_argument("--items", type=int, default=40)
     parser.add_argument("--oracle", action="store_true", help="also fit levels to the judged noises")
     parser.add_argument("--brief", action="store_true", help="ours, light, D and H warm alone")
+    parser.add_argument("--figures", type=Path, help="a folder for figures of what the finished cells say")
     parser.add_argument("--summary", action="store_true", help="only print what the finished cells say")
     given = parser.parse_args()
     for name in () if given.summary else given.names:
@@ -436,6 +454,8 @@ def main():
     cells = [cell for cell in read(given.folder) if not given.names or cell["model"] in given.names]
     print(table(cells))
     print(summary(cells))
+    if given.figures is not None:
+        figures(cells, given.figures)
 
 
 if __name__ == "__main__":

@@ -493,8 +493,8 @@ class _Contest:
         known = len(self.candidates)
         for one, other in combinations(finalists, 2):
             blend = np.sqrt(self.candidates[one].sigmas * self.candidates[other].sigmas)
-            names = " and ".join(sorted({self.candidates[k].name for k in (one, other)}))
-            self.add(f"between {names}", blend, True)
+            names = sorted({self.candidates[k].name for k in (one, other)})
+            self.add("mean of " + (" and ".join(names) if len(names) > 1 else f"two {names[0]}"), blend, True)
         winner = float(self.candidates[finalists[0]].sigmas[0])
         if winner < self.measured.start_level:
             for shift in _SHIFTS:
