@@ -416,7 +416,8 @@ def figures(cells, folder):
                 ratios.setdefault(cell["model"], []).append(found.ratio)
                 sure.setdefault(cell["model"], []).append(found.word != "even")
         ax = plots.ratio_dots(ratios, sure=sure, xlabel=label)
-        ax.figure.savefig(Path(folder) / f"tournament-{pool.lower().replace(' ', '-')}-{measure.replace('_', '-')}.png", dpi=160)
+        name = f"tournament-{pool}-{measure}.png".lower().translate(str.maketrans(" _", "--"))
+        ax.figure.savefig(Path(folder) / name, dpi=160)
 
 
 def read(folder):
