@@ -68,7 +68,7 @@ def main():
         if (given.networks / name / "vae").is_dir():
             ends = (-1.0, 1.0)
         ax = plots.sample_sheet(drawn, value_range=ends, title=f"{name}, {given.solver}")
-        ax.figure.savefig(given.to / f"{name}-{given.solver}.png", dpi=130)
+        ax.figure.savefig(given.to / f"{name}-{given.solver}.png", dpi=130, bbox_inches="tight")
         print(given.to / f"{name}-{given.solver}.png")
 
 

@@ -203,26 +203,26 @@ FLOW_ENDS = (0.001, 999.0)
 RECIPES = {
     "edm_fashion": Recipe(
         fashion, lambda: unet(1, (16, 32, 64)), lambda: EDMEulerScheduler(sigma_min=0.002, sigma_max=80.0, sigma_data=0.7),
-        -0.4, 1.4, (0.002, 80.0), 40_000,
+        -0.4, 1.4, (0.002, 80.0), 25_000,
     ),
     "eps_cifar": Recipe(
-        cifar, lambda: unet(3, (16, 32, 64)), lambda: DDPMScheduler(clip_sample=False), -0.4, 1.4, TABLE_ENDS, 40_000
+        cifar, lambda: unet(3, (16, 32, 64)), lambda: DDPMScheduler(clip_sample=False), -0.4, 1.4, TABLE_ENDS, 25_000
     ),
     "v_fashion_classes": Recipe(
-        fashion, lambda: unet(1, (16, 32, 64), classes=11), table("v_prediction"), -0.2, 1.4, TABLE_ENDS, 40_000,
+        fashion, lambda: unet(1, (16, 32, 64), classes=11), table("v_prediction"), -0.2, 1.4, TABLE_ENDS, 25_000,
         labels=fashion_labels, classes=10,
     ),
     "flow_latent": Recipe(
-        fashion, lambda: unet(4, (48, 96), size=8), FlowMatchEulerDiscreteScheduler, 0.0, 1.4, FLOW_ENDS, 250_000,
+        fashion, lambda: unet(4, (48, 96), size=8), FlowMatchEulerDiscreteScheduler, 0.0, 1.4, FLOW_ENDS, 120_000,
         autoencoder=lambda: AutoencoderKL(
             in_channels=1, out_channels=1, down_block_types=("DownEncoderBlock2D",) * 3,
             up_block_types=("UpDecoderBlock2D",) * 3, block_out_channels=(16, 32, 32), layers_per_block=1,
             latent_channels=4, norm_num_groups=8, sample_size=32, mid_block_add_attention=False,
         ),
     ),
-    "ecg_eps": Recipe(ecg, lambda: unet_1d(512, (16, 32, 32, 32)), table("epsilon"), -0.6, 1.4, TABLE_ENDS, 40_000),
+    "ecg_eps": Recipe(ecg, lambda: unet_1d(512, (16, 32, 32, 32)), table("epsilon"), -0.6, 1.4, TABLE_ENDS, 25_000),
     "speech_flow": Recipe(
-        speech, lambda: unet(1, (16, 32, 64)), FlowMatchEulerDiscreteScheduler, -0.4, 1.4, FLOW_ENDS, 40_000
+        speech, lambda: unet(1, (16, 32, 64)), FlowMatchEulerDiscreteScheduler, -0.4, 1.4, FLOW_ENDS, 20_000
     ),
 }  # fmt: skip
 """Every network of `python experiments/train.py`: three images, one in latents, one ECG, one speech; one with classes."""
