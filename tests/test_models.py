@@ -122,6 +122,10 @@ def test_what_a_warm_start_misses_is_the_integral_of_what_the_network_sees():
     expected = np.trapezoid(np.sqrt(0.5) * np.sqrt(3.0 / (3.0 + np.exp(2 * x))), x)
     assert curve.missed(0.5, leading=3.0) == pytest.approx(expected, rel=1e-5)  # trapezoids of 1,025 nodes
     assert curve.missed(30.0, leading=3.0) == 0.0
+    assert curve.displaced(0.5, leading=3.0) == 0.0
+    swapped = ErrorCurve(levels, np.full(9, 2.5), np.full(9, 0.25), np.full(9, 1.0), 50, 2.0)
+    assert swapped.displaced(0.5, leading=3.0) == pytest.approx(expected, rel=1e-5)
+    assert swapped.missed(0.5, leading=3.0) == 0.0
     unsure = ErrorCurve(levels, np.full(9, 1.0), np.full(9, 0.8), np.full(9, 2.5), 50, 2.0)
     assert unsure.missed(0.5, leading=3.0) == 0.0
     with pytest.raises(ValueError, match="`level`"):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from eigenstep import Spectrum, catalogue_grids, sample
+from eigenstep import SOLVERS, Spectrum, catalogue_grids, divergence, grid, karras_law, sample
 from eigenstep.models import (
     Candidate,
     ModelDenoiser,
@@ -18,7 +18,7 @@ from eigenstep.models import (
     plan,
     profile,
 )
-from eigenstep.models.plan import _advantage, _decide
+from eigenstep.models.plan import _advantage, _Contest, _decide
 from eigenstep.paths import EDM, VPDiscrete
 
 RNG = np.random.default_rng(11)
@@ -350,3 +350,11 @@ def test_what_a_host_does_by_default_is_among_the_usual_grids():
     again = Plan.from_json(alone.to_json(), spectrum=SPECTRUM)
     assert again.warm is None
     assert again.start_level == leading.sigmas[0]
+
+
+def test_what_plain_noise_is_off_at_a_low_level_is_that_of_many_small_steps():
+    """4,000 second-order steps from the prior, two routes to one number: 1e-6 of the step's own error."""
+    contest = _Contest(profile(EXACT, SPECTRUM, data=HELD_OUT, judges=0), 4, SOLVERS["ddim"], None)
+    fine = grid(karras_law(1e-4, 10.0), 4000, final=0.0)
+    flow = divergence(SPECTRUM, fine, solver="dpmpp_2m", objective="w2", start="prior")
+    assert contest._unscaled(10.0) == pytest.approx(np.sqrt(flow / DIM), rel=1e-6)

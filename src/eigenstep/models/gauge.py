@@ -144,11 +144,27 @@ filter at every level from 1 to 4; check the value range (-1 to 1, 0 to 1, a lat
         >>> [round(curve.missed(level, leading=1.0), 4) for level in (8.0, 2.0, 0.5)]
         [0.0, 0.1077, 0.6996]
         """
+        return self._added_up(self.bound - self.error, level, leading)
+
+    def displaced(self, level: float, *, leading: float) -> float:
+        """Root mean square per number by which a start at `level` moves a network's own endpoint: what it errs above, added up.
+
+        As `missed`, of m - b in place of b - m: above that level the network's error carries its own run away from the
+        Gaussian's. Measured displacements were 0.7 to 1.4 times this where a network is much worse than the filter.
+
+        >>> levels, error, bound = np.array([8.0, 2.0, 0.5]), np.array([4.0, 4.5, 1.0]), np.array([4.0, 3.5, 2.0])
+        >>> curve = ErrorCurve(levels, error, np.zeros(3), bound, 10, 2.0)
+        >>> [round(curve.displaced(level, leading=1.0), 4) for level in (8.0, 2.0, 0.5)]
+        [0.0, 0.1523, 0.4547]
+        """
+        return self._added_up(self.error - self.bound, level, leading)
+
+    def _added_up(self, difference: Float, level: float, leading: float) -> float:
         _checks.real_number(level, "level", minimum=0.0, exclusive=True)
         _checks.real_number(leading, "leading", minimum=0.0)
         x = np.log(self.sigmas)
         fine = np.linspace(x[0], min(x[0], math.log(level)), _QUADRATURE)
-        seen = np.interp(-fine, -x, np.sqrt(self._beyond_chance(self.bound - self.error)))
+        seen = np.interp(-fine, -x, np.sqrt(self._beyond_chance(difference)))
         rate = seen * np.sqrt(leading / (leading + np.exp(2 * fine)))
         return float(np.sum(0.5 * (rate[1:] + rate[:-1]) * -np.diff(fine)))
 

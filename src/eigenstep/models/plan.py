@@ -422,14 +422,30 @@ class _Contest:
             return
         value = divergence(self._sources[0][1], sigmas, objective=self.objectives[0], **self._options)
         warm = not cold and self.measured.warm(float(sigmas[0])) is not None
-        predicted = math.hypot(math.sqrt(value / float(self.measured.spectrum.dim)), self._missed(sigmas[0]) if warm else 0.0)
+        missed = self._missed(float(sigmas[0])) if warm else self._unscaled(float(sigmas[0])) if cold else 0.0
+        predicted = math.hypot(math.sqrt(value / float(self.measured.spectrum.dim)), missed)
         self.candidates.append(Candidate(name, planned, sigmas, warm, predicted))
         self.squares.append(np.empty(0))
 
     def _missed(self, level: float) -> float:
         """What a warm start at a level leaves out, as theory alone must reckon with it."""
         curve, leading = self.measured.curve, float(self.measured.spectrum.eigenvalues[0])
-        return 0.0 if curve is None else _PARTING * curve.missed(float(level), leading=leading)
+        if curve is None:
+            return 0.0
+        # The data do not ask for what the network errs above; its own endpoint does.
+        own = curve.displaced(level, leading=leading) if self.measured.target == "endpoint" else 0.0
+        return own + _PARTING * curve.missed(level, leading=leading)
+
+    def _unscaled(self, level: float) -> float:
+        """What plain noise at a level is off at the end, where the state should be noise and data: per number, by exact flow.
+
+        sqrt(lambda) becomes s sqrt(lambda/(lambda + s^2)), and the mean's own share shrinks by sqrt(lambda/(lambda + s^2)).
+        """
+        spectrum = self._sources[0][1]
+        lam, squared = spectrum.eigenvalues, level**2
+        shrunk = lam / (lam + squared)
+        off = spectrum.multiplicities * lam * (1 - level / np.sqrt(lam + squared)) ** 2 + spectrum.mean_energy * shrunk
+        return math.sqrt(float(off.sum()) / float(self.measured.spectrum.dim))
 
     def add_planned(self, level: float, objectives: Sequence[str]) -> None:
         """The optimal grids from a level, for some objectives and every spectrum."""
