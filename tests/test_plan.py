@@ -353,8 +353,8 @@ def test_what_a_host_does_by_default_is_among_the_usual_grids():
 
 
 def test_what_plain_noise_is_off_at_a_low_level_is_that_of_many_small_steps():
-    """4,000 second-order steps from the prior, two routes to one number: 1e-6 of the step's own error."""
+    """4,000 second-order steps from the prior, two routes to one number: they are 1.2e-5 apart, with half the steps 5e-5."""
     contest = _Contest(profile(EXACT, SPECTRUM, data=HELD_OUT, judges=0), 4, SOLVERS["ddim"], None)
     fine = grid(karras_law(1e-4, 10.0), 4000, final=0.0)
     flow = divergence(SPECTRUM, fine, solver="dpmpp_2m", objective="w2", start="prior")
-    assert contest._unscaled(10.0) == pytest.approx(np.sqrt(flow / DIM), rel=1e-6)
+    assert contest._unscaled(10.0) == pytest.approx(np.sqrt(flow / DIM), rel=3e-5)
