@@ -358,3 +358,11 @@ def test_what_plain_noise_is_off_at_a_low_level_is_that_of_many_small_steps():
     fine = grid(karras_law(1e-4, 10.0), 4000, final=0.0)
     flow = divergence(SPECTRUM, fine, solver="dpmpp_2m", objective="w2", start="prior")
     assert contest._unscaled(10.0) == pytest.approx(np.sqrt(flow / DIM), rel=3e-5)
+
+
+def test_a_network_that_is_nowhere_better_leaves_nothing_to_plan():
+    found = profile(POOR, SPECTRUM, data=HELD_OUT, target="data", judges=0)
+    worse = replace(found.curve, error=2 * found.curve.bound)
+    nothing = replace(found, curve=worse, start_level=worse.start_level())
+    with pytest.raises(ValueError, match="`model` is nowhere better than the Gaussian of these data"):
+        plan(nothing, None, 4)

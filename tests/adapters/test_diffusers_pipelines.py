@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
-from eigenstep import sample  # noqa: E402
+from eigenstep import Spectrum, sample  # noqa: E402
 from eigenstep.adapters import diffusers as adapter  # noqa: E402
 from eigenstep.models.schedulers import scheduler_convention  # noqa: E402
 
@@ -350,12 +351,15 @@ def test_flow_pipelines_take_their_start_as_latents(name, config, warm):
 
 def test_a_plan_of_the_library_is_walked_as_planned(unconditional):
     """From the folder to the samples: `models.plan`, `apply`, and the loop of any pipeline."""
-    from eigenstep.models import load_denoiser, plan
+    from eigenstep.models import WarmStart, load_denoiser, plan
 
     rng = np.random.default_rng(0)
     data = np.cumsum(rng.standard_normal((2000, 3, 8, 8)), axis=-1) / 3
-    made = plan(str(unconditional), data, 4, judges=0)
-    assert made.warm is not None  # the network is untrained: at high noise the Gaussian is better
+    spectrum = Spectrum.from_samples(data, basis=100)
+    made = plan(str(unconditional), spectrum, 4, data=data[:200], judges=0)
+    # The network is untrained, so that its own endpoint asks for no warm start; the best that has one is walked all the same.
+    chosen = next(each for each in made.candidates if each.warm)
+    made = replace(made, chosen=chosen, sigmas=chosen.sigmas, warm=WarmStart(spectrum, float(chosen.sigmas[0]), made.sigma_max))
     scheduler = adapter.apply(made, diffusers.EulerDiscreteScheduler.from_pretrained(unconditional, subfolder="scheduler"))
     np.testing.assert_array_equal(adapter.read_back(scheduler), made.sigmas)
     unet = diffusers.UNet2DModel.from_pretrained(unconditional, subfolder="unet")

@@ -304,7 +304,7 @@ def plan(
     Raises
     ------
     ValueError
-        For what `profile` and `optimal_grid` refuse.
+        For what `profile` and `optimal_grid` refuse; for the target "data" where the gauge leaves nothing to the network.
 
     Examples
     --------
@@ -325,6 +325,12 @@ def plan(
         if measured.sigma_min < level:
             contest.add_usual(level)
             contest.add_planned(level, contest.objectives)
+    if not contest.candidates:
+        raise ValueError(
+            "`model` is nowhere better than the Gaussian of these data: its gauge says to start it at its lowest level, "
+            f"{measured.sigma_min:.4g}, which leaves no step to plan. Check the value range of the data, or take "
+            "target='endpoint'."
+        )
     judged = bool(len(measured.noise)) and not method.stochastic
     if judged:
         contest.race(range(len(contest.candidates)), _KEPT)
