@@ -228,7 +228,7 @@ RECIPES = {
 """Every network of `python experiments/train.py`: three images, one in latents, one ECG, one speech; one with classes."""
 
 
-def learning_rate(seen, total, peak, warmup=10_000):
+def learning_rate(seen, total, peak, warmup):
     """Linear rise over `warmup` images, constant, linear fall over the last fifth."""
     return peak * min(seen / warmup, 1.0, (total - seen) / (COOLDOWN * total))
 
@@ -236,9 +236,12 @@ def learning_rate(seen, total, peak, warmup=10_000):
 class Training:
     """Adam on mini-batches with an average of the weights, resumable: `task(rng, indices)` gives predicted and wanted."""
 
-    def __init__(self, net, average, file, *, batch=32, lr=1.5e-3, decay=0.999, seed=0, bf16=False, every=120.0):
+    def __init__(
+        self, net, average, file, *, batch=32, lr=1.5e-3, decay=0.999, seed=0, bf16=False, every=120.0, warmup=10_000
+    ):
         self.net, self.average, self.file = net, average.eval().requires_grad_(False), file
         self.batch, self.lr, self.decay, self.seed, self.bf16, self.every = batch, lr, decay, seed, bf16, every
+        self.warmup = warmup
         average.load_state_dict(net.state_dict())
         self.adam = torch.optim.Adam(net.parameters(), betas=(0.9, 0.99))
         self.seen, self.seconds = 0, 0.0
@@ -261,7 +264,7 @@ class Training:
             # The step's own stream: a resumed run draws the same.
             rng = np.random.default_rng([self.seed, TRAIN_STREAM, step])
             for group in self.adam.param_groups:
-                group["lr"] = learning_rate(self.seen + self.batch / 2, total, self.lr)
+                group["lr"] = learning_rate(self.seen + self.batch / 2, total, self.lr, self.warmup)
             with torch.autocast(device, dtype=torch.bfloat16, enabled=self.bf16):
                 value = loss(rng, self.batch)
             self.adam.zero_grad(set_to_none=True)

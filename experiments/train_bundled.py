@@ -14,10 +14,8 @@ the plans for the numbers of calls that the demo shows, each judged against the 
 """
 
 import argparse
-import json
 import os
 import shutil
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +23,7 @@ import numpy as np
 import torch
 from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
 from PIL import Image
+from train import Training, padded
 
 from eigenstep import Spectrum
 from eigenstep.cli.demo import CALLS
@@ -33,15 +32,8 @@ from eigenstep.models import load_denoiser, plan, profile
 SHARED = Path(os.environ.get("EIGENSTEP_SHARED", "../shared"))
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "eigenstep" / "bundled" / "mnist"
 EIGENVECTORS = 256
-COOLDOWN = 0.2
-TRAIN_STREAM, CHECK_STREAM, SHEET_STREAM = 1, 2, 3
+CHECK_STREAM, SHEET_STREAM = 2, 3
 PLAN_SEED = 1000
-
-
-def images(file, split):
-    """MNIST padded by two black pixels on every side: (n, 1, 32, 32) float32 in [-1, 1]."""
-    pixels = np.load(file)[split].astype(np.float32)[:, None] / 127.5 - 1
-    return np.pad(pixels, ((0, 0), (0, 0), (2, 2), (2, 2)), constant_values=-1.0)
 
 
 def network():
@@ -104,62 +96,31 @@ def sheet(net, file, steps=40, rows=5, columns=12):
     picture.resize((picture.width * 3, picture.height * 3), Image.Resampling.NEAREST).save(file)
 
 
-def learning_rate(seen, total, peak, warmup=20_000):
-    """Linear rise over `warmup` images, constant, linear fall over the last fifth."""
-    return peak * min(seen / warmup, 1.0, (total - seen) / (COOLDOWN * total))
-
-
 def train(arguments):
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
     work = Path(arguments.work)
     work.mkdir(parents=True, exist_ok=True)
-    data = torch.tensor(images(arguments.data, "train"))
-    held_out = torch.tensor(images(arguments.data, "test")[:256])
-    net, average = network().to(memory_format=torch.channels_last), network().eval()
-    average.load_state_dict(net.state_dict())
-    optimizer = torch.optim.Adam(net.parameters(), betas=(0.9, 0.99))
-    seen, seconds = 0, 0.0
-    saved = work / "checkpoint.pt"
-    if saved.exists():
-        state = torch.load(saved, weights_only=True)
-        net.load_state_dict(state["net"])
-        average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
-        seen, seconds = state["seen"], state["seconds"]
-        print(f"goes on at {seen} images", flush=True)
-    average.requires_grad_(False)
-    weights, averaged = list(net.parameters()), list(average.parameters())
-    began = last = time.monotonic()
-    losses = []
-    while seen < arguments.images:
-        step = seen // arguments.batch
-        rng = np.random.default_rng([arguments.seed, TRAIN_STREAM, step])  # the step's own stream: a resumed run draws the same
-        clean = data[torch.tensor(rng.integers(0, len(data), arguments.batch))]
+    data = torch.tensor(padded(arguments.data, "train"))
+    held_out = torch.tensor(padded(arguments.data, "test")[:256])
+    net, average = network().to(memory_format=torch.channels_last), network()
+
+    def loss(rng, count):
+        clean = data[torch.tensor(rng.integers(0, len(data), count))]
         noise = torch.tensor(rng.standard_normal(clean.shape, dtype=np.float32))
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(seen + arguments.batch / 2, arguments.images, arguments.lr)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=arguments.bf16):
-            loss = v_loss(net, clean, noise, draw_timesteps(rng, arguments.batch))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        optimizer.step()
-        seen += arguments.batch
-        new = 1 - min(arguments.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(averaged, [weight.detach() for weight in weights], new)
-        losses.append(loss.item())
-        now = time.monotonic()
-        if now - last > arguments.every or seen >= arguments.images:
-            spent = seconds + now - began
-            state = {"net": net.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
-            torch.save(state | {"seen": seen, "seconds": spent}, work / "checkpoint.tmp")
-            (work / "checkpoint.tmp").replace(saved)
-            line = {"images": seen, "seconds": round(spent), "loss": round(float(np.mean(losses)), 4)}
-            print(json.dumps(line | {"held_out": round(check(average, held_out), 4)}), flush=True)
-            losses, last = [], time.monotonic()
-            if arguments.sheets:
-                sheet(average, work / f"sheet-{seen:08d}.png")
+        return v_loss(net, clean, noise, draw_timesteps(rng, count))
+
+    run = Training(
+        net, average, work / "checkpoint.pt", batch=arguments.batch, lr=arguments.lr, decay=arguments.decay,
+        seed=arguments.seed, bf16=arguments.bf16, every=arguments.every, warmup=20_000,
+    )  # fmt: skip
+
+    def report():
+        if arguments.sheets:
+            sheet(average, work / f"sheet-{run.seen:08d}.png")
+        return {"held_out": round(check(average, held_out), 4)}
+
+    run.run(arguments.images, loss, report)
 
 
 def export(arguments):
@@ -175,7 +136,7 @@ def export(arguments):
         "command": "python experiments/train_bundled.py export",
         "caveats": f"{EIGENVECTORS} leading eigenvectors kept; pixels near the border are constant: their eigenvalues are zero",
     }
-    spectrum = Spectrum.from_samples(images(arguments.data, "train"), precision="float64", basis=EIGENVECTORS)
+    spectrum = Spectrum.from_samples(padded(arguments.data, "train"), precision="float64", basis=EIGENVECTORS)
     spectrum = replace(spectrum, basis=spectrum.basis.astype(np.float32), provenance=provenance)
     spectrum.save(arguments.to / "spectrum.npz")
     print(f"{spectrum}; {sum(w.numel() for w in net.parameters())} weights, {state['seen']} images in {state['seconds']:.0f} s")
@@ -188,7 +149,7 @@ def plans(arguments):
     """A plan for each number of calls that the demo shows, judged on noise that it does not use, to plan-N.json."""
     torch.set_num_threads(arguments.threads)
     spectrum = Spectrum.load(arguments.to / "spectrum.npz")
-    held_out = images(arguments.data, "test")[: arguments.items]
+    held_out = padded(arguments.data, "test")[: arguments.items]
     measured = profile(load_denoiser(arguments.to), spectrum, data=held_out, judges=arguments.judges, seed=PLAN_SEED)
     ratios = zip(measured.curve.sigmas[::3], measured.curve.ratio[::3], strict=True)
     print("error over the Gaussian bound:", ", ".join(f"{ratio:.2f} at {sigma:.3g}" for sigma, ratio in ratios), flush=True)
