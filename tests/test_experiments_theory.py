@@ -1,29 +1,13 @@
 """experiments/theory.py: its slopes and tables where the answer is known in closed form."""
 
-import importlib.util
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from eigenstep import Spectrum, divergence, grid
 
-
-def _experiment(name):
-    """A script of experiments/, which is no package and not always on the path."""
-    place = Path(__file__).parents[1] / "experiments" / f"{name}.py"
-    if not place.is_file():
-        pytest.skip("no experiments/ beside these tests", allow_module_level=True)
-    spec = importlib.util.spec_from_file_location(name, place)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-theory = _experiment("theory")
+theory = pytest.importorskip("theory", reason="no experiments/ beside these tests")
 
 ONE = Spectrum.from_eigenvalues([0.25], multiplicities=[8.0])
 SWEPT = math.atan2(theory.HIGH, 0.5) - math.atan2(theory.LOW, 0.5)

@@ -1,10 +1,7 @@
 """The searched grids of others in experiments/: hand-worked cases, their authors' properties, and the exact mixtures."""
 
-import importlib.util
 import itertools
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,20 +9,8 @@ import pytest
 from eigenstep import Spectrum, cramer_rao_bound, exponential_law, grid, karras_law, rescaled_entropic_law, sample, solver_named
 from eigenstep.models import ErrorCurve
 
-
-def _experiment(name):
-    """A script of experiments/, which is no package and not always on the path."""
-    place = Path(__file__).parents[1] / "experiments" / f"{name}.py"
-    if not place.is_file():
-        pytest.skip("no experiments/ beside these tests", allow_module_level=True)
-    spec = importlib.util.spec_from_file_location(name, place)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-peers, mixtures = _experiment("peers"), _experiment("mixtures")
+peers = pytest.importorskip("peers", reason="no experiments/ beside these tests")
+mixtures = pytest.importorskip("mixtures")
 
 LOW, HIGH = 0.002, 80.0
 RNG = np.random.default_rng(5)

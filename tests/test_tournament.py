@@ -1,33 +1,17 @@
 """The tournament of experiments/: its cells on a small exact mixture, and what it reads from them."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
-if not EXPERIMENTS.is_dir():
-    pytest.skip("no experiments/ beside these tests", allow_module_level=True)
+tournament = pytest.importorskip("tournament", reason="no experiments/ beside these tests")
+mixtures, networks, peers = (pytest.importorskip(name) for name in ("mixtures", "networks", "peers"))
 pytest.importorskip("torch", reason="features are computed in torch")
 
 
 @pytest.fixture(scope="module")
-def rooms():
-    sys.path.insert(0, str(EXPERIMENTS))
-    try:
-        import mixtures
-        import networks
-        import peers
-        import tournament
-    finally:
-        sys.path.remove(str(EXPERIMENTS))
-    return mixtures, networks, peers, tournament
-
-
-@pytest.fixture(scope="module")
-def bench(rooms):
-    mixtures, networks, _, tournament = rooms
+def bench():
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((4, 64)) * np.geomspace(1.0, 0.05, 64)
     items = centres[rng.integers(4, size=400)] + rng.standard_normal((400, 64)) * np.geomspace(0.5, 0.02, 64)
@@ -58,8 +42,7 @@ def test_a_cell_holds_every_pool_and_all_measures_of_every_seed(cell):
     assert ours["calls"] > 10_000
 
 
-def test_oracles_are_no_worse_than_where_they_start(cell, rooms):
-    tournament = rooms[-1]
+def test_oracles_are_no_worse_than_where_they_start(cell):
     for pool, others in tournament.ORACLES.items():
         fitted = np.mean(np.square(tournament.best(cell, pool, "rmse")["rmse"]))
         starts = [e for e in cell["entries"] if e["pool"] in others]
@@ -89,8 +72,7 @@ def made(ours, rivals, model="m", solver="ddim", calls=4):
     return {"model": model, "solver": solver, "calls": calls, "entries": entries}
 
 
-def test_a_duel_is_with_the_best_of_the_pool_on_the_same_seeds(rooms):
-    tournament = rooms[-1]
+def test_a_duel_is_with_the_best_of_the_pool_on_the_same_seeds():
     found = tournament.duel(made([1.0, 2.0, 3.0], [[9.0, 9.0, 9.0], [1.1, 2.1, 3.1]]), "D", "rmse")
     assert found.ratio == pytest.approx(6.0 / 6.3)
     assert found.word == "better"  # by 0.1 on every seed, however much the seeds differ
@@ -99,15 +81,13 @@ def test_a_duel_is_with_the_best_of_the_pool_on_the_same_seeds(rooms):
     assert tournament.duel(made([1.0, 2.0, 3.0], []), "D", "rmse") is None
 
 
-def test_calls_to_match_is_the_least_that_reach_the_defaults_at_ten(rooms):
-    tournament = rooms[-1]
+def test_calls_to_match_is_the_least_that_reach_the_defaults_at_ten():
     cells = [made([error] * 2, [[5.0, 5.0]], calls=calls) for calls, error in ((4, 7.0), (5, 4.9), (6, 3.0), (10, 1.0))]
     assert tournament.calls_to_match(cells) == {("m", "ddim"): 5}
 
 
-def test_fitted_levels_find_the_best_grid_of_one_direction(rooms):
+def test_fitted_levels_find_the_best_grid_of_one_direction():
     """Two Euler steps of a Gaussian direction to 0: gain over the exact one is maximal where the two angles are equal."""
-    peers = rooms[2]
     lam, start = 1.0, 40.0
     states = np.random.default_rng(4).standard_normal((50, 1)) * start
     found = peers.fitted_levels(
@@ -119,9 +99,8 @@ def test_fitted_levels_find_the_best_grid_of_one_direction(rooms):
 
 
 @pytest.mark.slow
-def test_a_reduced_tournament_on_real_data(rooms, tmp_path):
+def test_a_reduced_tournament_on_real_data(tmp_path):
     """MNIST's mixture, four cells: ours is certainly better than every default, and near the oracle."""
-    mixtures, _, _, tournament = rooms
     if not (data := Path(mixtures.SHARED) / "data" / "mnist.npz").is_file():
         pytest.skip(f"no {data}; set EIGENSTEP_SHARED")
     bench = tournament.Bench("mnist14", folder=tmp_path, seeds=5, items=40)

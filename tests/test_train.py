@@ -1,7 +1,5 @@
 """The training recipes of experiments/: what a network is asked for is what `load_denoiser` takes it to give."""
 
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,29 +8,16 @@ import pytest
 torch = pytest.importorskip("torch", reason="networks are trained in torch")
 pytest.importorskip("diffusers", reason="and saved as diffusers folders")
 
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
-if not EXPERIMENTS.is_dir():
-    pytest.skip("no experiments/ beside these tests", allow_module_level=True)
+train = pytest.importorskip("train", reason="no experiments/ beside these tests")
 
 from eigenstep.models import load_denoiser  # noqa: E402
 from eigenstep.models.schedulers import scheduler_convention  # noqa: E402
-
-
-@pytest.fixture(scope="module")
-def train():
-    sys.path.insert(0, str(EXPERIMENTS))
-    try:
-        import train as module
-    finally:
-        sys.path.remove(str(EXPERIMENTS))
-    return module
-
 
 SIGMAS = np.array([0.05, 0.7, 9.0])
 
 
 @pytest.mark.parametrize("name", ["edm_fashion", "eps_cifar", "v_fashion_classes", "flow_latent"])
-def test_a_network_that_gives_what_is_wanted_denoises_perfectly(train, name):
+def test_a_network_that_gives_what_is_wanted_denoises_perfectly(name):
     """The training's own formula and the loader's, two routes from the output to x_0."""
     scheduler = train.RECIPES[name].scheduler()
     rng = np.random.default_rng(0)
@@ -68,7 +53,7 @@ def test_a_network_that_gives_what_is_wanted_denoises_perfectly(train, name):
             assert 0.25 * np.log(sigma) == pytest.approx(float(seen["label"][row]), abs=1e-6)
 
 
-def test_a_recipe_becomes_a_folder_that_is_read_and_goes_on(train, tmp_path, monkeypatch):
+def test_a_recipe_becomes_a_folder_that_is_read_and_goes_on(tmp_path, monkeypatch):
     rng = np.random.default_rng(1)
     items = np.clip(rng.standard_normal((64, 1, 16, 16)).cumsum(2) * 0.2, -1, 1).astype(np.float32)
     recipe = train.Recipe(
@@ -88,7 +73,7 @@ def test_a_recipe_becomes_a_folder_that_is_read_and_goes_on(train, tmp_path, mon
     assert np.abs(load_denoiser(tmp_path / "tiny", **given)(x, 1.0) - once).max() > 0
 
 
-def test_levels_are_drawn_where_the_recipe_says(train):
+def test_levels_are_drawn_where_the_recipe_says():
     recipe = train.RECIPES["edm_fashion"]
     drawn = recipe.draw(np.random.default_rng(2), 20_000)
     assert drawn.min() >= 0.002
@@ -99,7 +84,7 @@ def test_levels_are_drawn_where_the_recipe_says(train):
     assert near.mean() == pytest.approx(0.8 * 0.954 + 0.2 * even, abs=0.01)
 
 
-def test_spectrograms_put_a_tone_where_it_sounds(train, monkeypatch, tmp_path):
+def test_spectrograms_put_a_tone_where_it_sounds(monkeypatch, tmp_path):
     """A tone of 1 kHz at 8 kHz lies a quarter of the way up 32 bands, and silence at the floor."""
     tone = (8000 * np.sin(2 * np.pi * 1000 * np.arange(4096) / 8000)).astype(np.int16)
     (tmp_path / "data").mkdir()
