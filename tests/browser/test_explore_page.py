@@ -280,6 +280,7 @@ def test_grids_are_compared_by_ticking(reader):
     assert "cosine" in reader.page.locator("#retained-figure").text_content()
     for name in ("golden", "beta", "laplace"):
         reader.page.locator(f"#hand input[name={name}]").check()
+        reader.settle()
     reader.page.locator("#hand input[name=karras]").click()
     assert "untick one before you tick karras" in reader.message()
     assert not reader.page.locator("#hand input[name=karras]").is_checked()
@@ -319,6 +320,7 @@ def test_the_copied_diffusers_snippet_runs(reader):
     pytest.importorskip("diffusers")
     reader.open("?steps=4&path=flow")
     reader.drag(1, -20)
+    reader.settle()
     reader.page.locator("#snippet[data-format='diffusers']").wait_for()
     reader.page.locator("#copy").click()
     names: dict = {}
