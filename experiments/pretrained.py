@@ -1,4 +1,4 @@
-"""Planned grids against the whole catalogue on networks that others trained: what the README and docs/evidence.md quote.
+"""Planned grids against the whole catalogue on networks that others trained, as `eigenstep evaluate` runs them.
 
     EIGENSTEP_SHARED=../shared python experiments/pretrained.py sdaloglu_mnist_lin100ep --folder results/
 

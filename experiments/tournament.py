@@ -27,7 +27,7 @@ import functools
 import json
 import math
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import networks
@@ -117,8 +117,6 @@ class Bench:
     @functools.cached_property
     def profiles(self):
         """Of `plan` with and without eigenvectors, hence warm start, and the light one."""
-        from dataclasses import replace
-
         def made(spectrum, items, **options):
             return profile(self.denoiser, spectrum, data=items, **options)
 

@@ -15,7 +15,7 @@ from eigenstep._checks import integer
 from eigenstep.cli.errors import say
 from eigenstep.cli.evidence import with_evidence_of
 from eigenstep.cli.options import QUIET, READING, SOURCE_OPTIONS, with_options
-from eigenstep.cli.sources import check_there, items_of, kept_spectrum, spectrum_of
+from eigenstep.cli.sources import items_of, named, spectrum_of
 from eigenstep.spectrum import Spectrum, zoo_names
 
 if TYPE_CHECKING:
@@ -130,15 +130,10 @@ def _network(
     integer(judges, "judges", minimum=2)
     told = {"labels": label, "guidance_scale": guidance}
     host = Model(model, {key: value for key, value in told.items() if value is not None})
-    kept = None if data is None else kept_spectrum(data)
-    if kept is None and data is not None and gauge_data is not None:
-        raise ValueError(f"`data` is for the gauge beside a measured spectrum, and {data!r} is data itself: leave out --data.")
-    source = gauge_data if data is None or kept is not None else data
-    if kept is None and source is None:
-        raise click.UsageError("--model needs data: give --data, or a spectrum or a source to begin with.")
+    missing = "--model needs data: give --data, or a spectrum or a source to begin with."
+    kept, source = named(data, gauge_data, missing=missing)
     opened = None
     if source is not None:
-        check_there(source)
         opened = open_source(source, **{key: reading[key] for key in READING if reading[key] is not None})
     denoiser = host.load(device)
     items = None if opened is None else fitted_items(denoiser, items_of(opened, READ, quiet))

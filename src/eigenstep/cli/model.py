@@ -18,7 +18,7 @@ from eigenstep.cli.options import FOR_MODELS
 from eigenstep.cli.outputs import save, save_text
 from eigenstep.cli.progress import progress
 from eigenstep.cli.records import finite, json_text
-from eigenstep.cli.sources import check_there, items_of, kept_spectrum
+from eigenstep.cli.sources import items_of, named
 from eigenstep.cli.tables import positions, rendered
 from eigenstep.paths import RectifiedFlow
 from eigenstep.solvers import SOLVERS
@@ -125,7 +125,7 @@ def plan_for_model(
     choice(options["timesteps"], ("fractional", "integer"), "timesteps")
     told = loading_options(**options)
     host = Model(model, told)
-    kept, source = _named(given, gauge_data)
+    kept, source = named(given, gauge_data, missing="Missing argument 'SPECTRUM_OR_SOURCE'.")
     opened = None if source is None else _opened(source, encode_with, device, reading)
     with terminable():
         denoiser = host.load(device)
@@ -180,19 +180,6 @@ def loading_options(
         "timesteps": None if timesteps == "fractional" else timesteps,
     }
     return {name: value for name, value in told.items() if value is not None}
-
-
-def _named(given: str | None, gauge_data: str | None) -> tuple[tuple[Spectrum, str] | None, str | None]:
-    """The kept spectrum and the source that the argument and --data name."""
-    kept = None if given is None else kept_spectrum(given)
-    if kept is None and given is not None and gauge_data is not None:
-        raise ValueError(f"`data` is for the gauge beside a measured spectrum, and {given!r} is data itself: leave out --data.")
-    source = gauge_data if given is None or kept is not None else given
-    if kept is None and source is None:
-        raise click.UsageError("Missing argument 'SPECTRUM_OR_SOURCE'.")
-    if source is not None:
-        check_there(source)
-    return kept, source
 
 
 def _opened(source: str, encode_with: str | None, device: str | None, reading: Mapping[str, Any]) -> Source:

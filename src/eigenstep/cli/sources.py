@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
 import numpy as np
 from numpy.typing import NDArray
 
@@ -52,6 +53,19 @@ def kept_spectrum(data: str) -> tuple[Spectrum, str] | None:
             say(f"warning: {data!r} is taken for the spectrum of that name in the zoo; write ./{data} for the file.")
         return Spectrum.from_zoo(data), data
     return None
+
+
+def named(given: str | None, gauge_data: str | None, *, missing: str) -> tuple[tuple[Spectrum, str] | None, str | None]:
+    """The kept spectrum and the source that the argument and --data name; `missing` is said where neither names one."""
+    kept = None if given is None else kept_spectrum(given)
+    if kept is None and given is not None and gauge_data is not None:
+        raise ValueError(f"`data` is for the gauge beside a measured spectrum, and {given!r} is data itself: leave out --data.")
+    source = gauge_data if given is None or kept is not None else given
+    if kept is None and source is None:
+        raise click.UsageError(missing)
+    if source is not None:
+        check_there(source)
+    return kept, source
 
 
 def check_there(data: str) -> None:
