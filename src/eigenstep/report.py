@@ -458,16 +458,7 @@ def _page(found: Findings) -> str:
         else "Eigenvalues as measured."
     )
     bars = " The bars behind the dots of the first line are its 95 % intervals." if first.certainty is not None else ""
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(found.title)}</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<h1>{escape(found.title)}</h1>
+    return f"""{_opening(found.title)}
 <p class="subtitle">{escape(_subtitle(found))}</p>
 <p class="verdict">{escape(found.verdict)}</p>
 <div class="facts">{facts}</div>
@@ -650,19 +641,7 @@ def _comparison_page(record: Mapping[str, Any], axes: Axes, error_name: str, com
     samples = "" if spectrum["n_samples"] is None else f"{spectrum['n_samples']:,} samples · "
     size = f"{spectrum['dim']:,.6g} dimensions of total variance {_three(spectrum['trace'])} · {samples}"
     made = f"<br>Made by <code>{escape(command)}</code>" if command else ""
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<style>{_STYLE}
-.levels td {{ white-space: normal; text-align: left; }} .levels th {{ text-align: left; }}
-.wide + .wide {{ margin-top: 1.5rem; }}
-</style>
-</head>
-<body>
-<h1>{escape(title)}</h1>
+    return f"""{_opening(title, _COMPARISON_STYLE)}
 <p class="subtitle">{escape(size)}{escape(record["eigenvalues_reason"])}</p>
 <p class="verdict">{escape(_comparison_verdict(record))}</p>
 <div class="facts">{facts}</div>
@@ -887,16 +866,7 @@ def _evaluation_page(evaluation: Evaluation) -> str:
     notes += "".join(f"<p>{escape(sentences[each])}</p>" for each in ("reason", "doubt") if sentences.get(each))
     failed = "".join(f"<li>{escape(cell)}: {escape(why)}</li>" for cell, why in evaluation.failures.items())
     failures = f"<h2>What failed</h2><ul>{failed}</ul>" if failed else ""
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<style>{_STYLE}{_EVALUATION_STYLE}</style>
-</head>
-<body>
-<h1>{escape(title)}</h1>
+    return f"""{_opening(title, _EVALUATION_STYLE)}
 <p class="subtitle">Planned grids and the catalogue from the same noise</p>
 {verdicts}
 <div class="facts">{facts}</div>
@@ -913,6 +883,25 @@ def _evaluation_page(evaluation: Evaluation) -> str:
 </html>
 """
 
+
+def _opening(title: str, style: str = "") -> str:
+    """What every page begins with, down to its title."""
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title>
+<style>{_STYLE}{style}</style>
+</head>
+<body>
+<h1>{escape(title)}</h1>"""
+
+
+_COMPARISON_STYLE = """
+.levels td { white-space: normal; text-align: left; } .levels th { text-align: left; }
+.wide + .wide { margin-top: 1.5rem; }
+"""
 
 _EVALUATION_STYLE = """
 h3 { font-size: 0.95rem; margin: 1.75rem 0 0.25rem; }
