@@ -77,6 +77,7 @@ def test_a_duel_is_with_the_best_of_the_pool_on_the_same_seeds():
     assert found.ratio == pytest.approx(6.0 / 6.3)
     assert found.word == "better"  # by 0.1 on every seed, however much the seeds differ
     assert tournament.duel(made([1.0, 2.0, 3.0], [[3.0, 2.0, 1.0]]), "D", "rmse").word == "even"
+    assert tournament.duel(made([1.0, 2.0, 3.0], [[3.0, 2.0, 1.5]]), "D", "rmse").word == "even"  # lower, but not certainly
     assert tournament.duel(made([1.0, 2.0, 3.0], [[0.9, 1.9, 2.9]]), "D", "rmse").word == "worse"
     assert tournament.duel(made([1.0, 2.0, 3.0], []), "D", "rmse") is None
 

@@ -82,12 +82,29 @@ class ModelProfile:
     seed: int = 0
 
     def judged_by(self, judges: int, *, progress: Callable[[int], None] | None = None) -> ModelProfile:
-        """The same with the converged endpoints of as many noises, at least those it has; `calls` counts the new ones too.
+        """The same with the converged endpoints of as many noises; `calls` counts the new ones too.
+
+        Parameters
+        ----------
+        judges : int
+            How many in all, at least those it has; the first ones stay.
+        progress : callable, optional
+            Called with the number of network calls just made.
 
         Raises
         ------
         ValueError
             If fewer are asked for than there are.
+
+        Examples
+        --------
+        >>> from eigenstep.models import ModelDenoiser
+        >>> from eigenstep.paths import EDM
+        >>> model = ModelDenoiser(lambda x, sigma: x / (1 + sigma**2), EDM(), "x0", item_shape=(2,))
+        >>> few = profile(model, Spectrum.from_eigenvalues([1.0, 1.0]), judges=2)
+        >>> more = few.judged_by(5)
+        >>> more.endpoint.shape, more.calls - few.calls, bool((more.noise[:2] == few.noise).all())
+        ((5, 2), 180, True)
         """
         known = len(self.noise)
         judges = _checks.integer(judges, "judges", minimum=known)
