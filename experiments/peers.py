@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eigenstep import StepContext, exponential_law, grid, karras_law, sample, solver_named
+from eigenstep import exponential_law, grid, karras_law, sample, solver_named
 from eigenstep.models import error_curve
+from eigenstep.solvers import advance
 
 _FINE = 4097
 
@@ -384,11 +385,8 @@ def fitted_levels(denoiser, start, *, states, endpoint, solver="ddim", evaluatio
 
 def run(denoiser, x, levels, solver):
     """`eigenstep.sample` for levels that carry gradients: the same steps, without its conversion to floats."""
-    method, n, history = solver_named(solver), len(levels) - 1, ()
-    for k, (sigma, sigma_next) in enumerate(pairwise(levels)):
-        context = StepContext(method.order_at(k, n, onto_zero=True), k == n - 1, lambda: None)
-        x, history = method.step(denoiser, x, history, sigma, sigma_next, context)
-        history = history[: method.memory]
+    for _, state, _ in advance(denoiser, x, levels, solver_named(solver)):
+        x = state
     return x
 
 

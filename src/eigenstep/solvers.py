@@ -10,9 +10,8 @@ with its host's in float64; diffusers itself casts the sample to float32 inside 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
@@ -573,19 +572,44 @@ def sample(
     levels = [float(s) for s in _checks.descending_sigmas(sigmas)]
     if method.stochastic and noise is None:
         raise ValueError(f"`noise` must be given for the stochastic solver {method.name!r}: a function of the step index.")
+    for k, state, _ in advance(denoiser, x, levels, method, noise=noise):
+        if callback is not None:
+            callback(k, state)
+    return state
+
+
+def advance(
+    denoiser: Denoiser,
+    x: Array,
+    levels: Sequence[Any],
+    method: Solver,
+    *,
+    first: int = 0,
+    history: History = (),
+    noise: Callable[[int], Array] | None = None,
+) -> Iterator[tuple[int, Array, History]]:
+    """The steps of a run from step `first` on: each one's index, and the state and history after it.
+
+    `x` and `history` are those before step `first`; whoever kept them can take up a run there, with other levels after it.
+    `levels` may be scalars of any framework that numpy's functions apply to.
+
+    >>> shrink = lambda x, sigma: x / (1 + sigma**2)
+    >>> states = [x for _, x, _ in advance(shrink, 80.0, [80.0, 2.0, 0.5, 0.0], SOLVERS["ddim"])]
+    >>> later = advance(shrink, states[0], [80.0, 2.0, 0.5, 0.0], SOLVERS["ddim"], first=1)
+    >>> [x for _, x, _ in later] == states[1:]
+    True
+    """
     n = len(levels) - 1
-    history: History = ()
-    for k, (sigma, sigma_next) in enumerate(pairwise(levels)):
+    onto_zero = bool(levels[-1] == 0.0)
+    for k in range(first, n):
         context = StepContext(
-            order=method.order_at(k, n, onto_zero=levels[-1] == 0.0),
+            order=method.order_at(k, n, onto_zero=onto_zero),
             last=k == n - 1,
             noise=_no_noise if noise is None else lambda k=k: noise(k),  # type: ignore[misc]
         )
-        x, history = method.step(denoiser, x, history, sigma, sigma_next, context)
+        x, history = method.step(denoiser, x, history, levels[k], levels[k + 1], context)
         history = history[: method.memory]
-        if callback is not None:
-            callback(k, x)
-    return x
+        yield k, x, history
 
 
 def _no_noise() -> Array:
