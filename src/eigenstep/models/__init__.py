@@ -2,6 +2,7 @@
 
 from eigenstep.models.denoiser import PREDICTIONS, Denoiser, GuidedDenoiser, ModelDenoiser, Preconditioned
 from eigenstep.models.effective import effective_spectrum
+from eigenstep.models.fitting import Fitted, fit_levels
 from eigenstep.models.gauge import ErrorCurve, error_curve
 from eigenstep.models.loading import load_denoiser
 from eigenstep.models.network import TorchNetwork
@@ -12,7 +13,8 @@ from eigenstep.models.schedulers import HostConvention, scheduler_convention
 from eigenstep.models.warm import WarmStart
 
 __all__ = [
-    "PREDICTIONS", "TARGETS", "Candidate", "Denoiser", "ErrorCurve", "GuidedDenoiser", "HostConvention", "ModelDenoiser",
-    "ModelProfile", "Plan", "Preconditioned", "SamplingError", "TorchNetwork", "WarmStart", "effective_spectrum", "error_curve",
-    "generate", "item_noise", "load_denoiser", "plan", "profile", "scheduler_convention",
+    "PREDICTIONS", "TARGETS", "Candidate", "Denoiser", "ErrorCurve", "Fitted", "GuidedDenoiser", "HostConvention",
+    "ModelDenoiser", "ModelProfile", "Plan", "Preconditioned", "SamplingError", "TorchNetwork", "WarmStart",
+    "effective_spectrum", "error_curve", "fit_levels", "generate", "item_noise", "load_denoiser", "plan", "profile",
+    "scheduler_convention",
 ]  # fmt: skip
