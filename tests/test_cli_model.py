@@ -128,6 +128,15 @@ def test_a_warm_plan_is_read_back_with_its_spectrum_and_drives_a_scheduler(folde
     np.testing.assert_array_equal(read_back(apply(plan, scheduler)), plan.sigmas)
 
 
+def test_levels_are_fitted_unless_told_not_to(folder):
+    arguments = ("plan", folder / "photos", "--model", folder / "pipeline", "-n", 3, "--solver", "dpmpp_2m", *FEW)
+    fitted, computed = done(*arguments), done(*arguments, "--no-fit")
+    assert "fitted" in fitted
+    assert "fitted" not in computed
+    spent = [int(re.search(r"([\d,]+) network calls", text).group(1).replace(",", "")) for text in (fitted, computed)]
+    assert spent[0] - spent[1] >= 24 * 60
+
+
 def test_the_table_says_what_was_chosen_why_and_what_it_cost(folder):
     text = done("plan", folder / "photos", "--model", folder / "pipeline", "-n", 3, *FEW)
     lines = text.splitlines()

@@ -322,6 +322,44 @@ def test_the_judges_are_doubled_before_a_usual_grid_is_kept():
             assert count == 16
 
 
+def test_fitted_levels_are_nearer_the_endpoints_of_noises_that_no_plan_has_seen(measured):
+    """Multistep grids in eight steps: by the mean distance over 200 fresh noises, four solvers together."""
+    fine = grid(karras_law(measured.sigma_min, measured.start_level, rho=7.0), 300, final=0.0)
+    goal = measured.run(FRESH, fine, "dpmpp_2m")
+    ratios = []
+    for solver in ("dpmpp_2m", "ipndm4", "unipc3", "deis3"):
+        distance = []
+        for fit in (True, False):
+            made = plan(measured, None, 8, solver=solver, fit=fit)
+            assert fit or not any(each.name.endswith("fitted") for each in made.candidates)
+            out = measured.run(FRESH, made.sigmas, solver, warm=made.warm is not None)
+            distance.append(np.sqrt(np.mean((out - goal) ** 2, axis=1)).mean())
+        ratios.append(distance[0] / distance[1])
+    assert np.exp(np.mean(np.log(ratios))) < 0.9
+    assert max(ratios) < 1.1
+
+
+def test_the_noises_that_levels_are_fitted_to_are_no_judges_and_cost_once():
+    found = profile(EXACT, SPECTRUM, data=HELD_OUT, judges=8)
+    assert found.fitting_calls == 24 * 60
+    first = plan(found, None, 4)
+    assert found.fitting_calls == 0
+    second = plan(found, None, 4)
+    np.testing.assert_array_equal(first.sigmas, second.sigmas)
+    assert first.calls - second.calls == 24 * 60
+    noise, endpoint = found.fitting
+    everyone = np.concatenate([found.judged_by(192).noise, noise]).reshape(-1, DIM)
+    assert len(np.unique(everyone, axis=0)) == 192 + 24
+    again = found.run(noise[:3], found._reference(60), "dpmpp_2m")
+    np.testing.assert_allclose(endpoint[:3], again, rtol=1e-12, atol=1e-12)
+
+
+def test_nothing_is_fitted_where_nothing_judges():
+    trusting = profile(EXACT, SPECTRUM, data=HELD_OUT, judges=0)
+    assert plan(trusting, None, 8, solver="unipc3").calls == 0
+    assert trusting.fitting_calls == 24 * 60
+
+
 def test_without_a_judge_no_start_is_below_the_gauges_level():
     trusting = profile(EXACT, SPECTRUM, data=HELD_OUT, judges=0)
     judged = profile(EXACT, SPECTRUM, data=HELD_OUT, judges=8)

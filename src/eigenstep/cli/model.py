@@ -94,6 +94,7 @@ def plan_for_model(
     quiet: bool,
     target: str,
     judges: int,
+    fit: bool,
     seed: int,
     items: int,
     gauge_items: int,
@@ -144,7 +145,7 @@ def plan_for_model(
                 judges=judges, seed=seed, progress=report,
             )  # fmt: skip
         with _counted("comparing grids", None, quiet) as report:
-            plan = plan_of(measured, None, steps, solver=solver, progress=report)
+            plan = plan_of(measured, None, steps, solver=solver, fit=fit, progress=report)
     conditions = {name: told.get(name) for name in ("labels", "prompt", "negative_prompt", "guidance_scale")}
     made = Planned(plan, measured, host.name, material.name, conditions)
     if output is not None:

@@ -134,6 +134,10 @@ MODEL_OPTIONS = (
         help="Noises whose converged runs judge between grids; 0 trusts the theory alone.",
     ),
     click.option(
+        "--fit/--no-fit", default=True, show_default=True,
+        help="Fit the winner's levels to converged runs from 24 more noises. Without judges nothing is fitted.",
+    ),
+    click.option(
         "--gauge-items", type=int, default=400, show_default=True, metavar="N",
         help="Items of the data for the gauge, at 25 levels each. A dozen are enough for --judges 0.",
     ),
@@ -155,7 +159,7 @@ MODEL_OPTIONS = (
 """A pretrained network to plan for."""
 
 FOR_MODELS = (
-    "gauge_data", "items", "gauge_items", "encode_with", "target", "judges", "seed", "cold", "label", "prompt",
+    "gauge_data", "items", "gauge_items", "encode_with", "target", "judges", "fit", "seed", "cold", "label", "prompt",
     "negative_prompt", "guidance", "variant", "allow_pickle", "dtype", "device", "network_batch",
 )  # fmt: skip
 """Names of the options that mean something beside --model only."""

@@ -19,6 +19,7 @@ from eigenstep.gaussian import divergence
 from eigenstep.grids import catalogue_grids, timestep_grid
 from eigenstep.models.denoiser import Denoiser
 from eigenstep.models.effective import effective_spectrum
+from eigenstep.models.fitting import fit_levels
 from eigenstep.models.profile import ModelProfile, profile
 from eigenstep.models.warm import WarmStart
 from eigenstep.optimal import optimal_grid
@@ -77,9 +78,10 @@ class Candidate:
     Attributes
     ----------
     name : str
-        A row of the catalogue, or the objective it is optimal for ("planned: local").
+        A row of the catalogue, or the objective it is optimal for ("planned: local"); "fitted" where its levels were then
+        fitted to converged runs.
     planned : bool
-        Whether it was computed from the spectrum.
+        Whether it was computed from the spectrum, or fitted.
     sigmas : (n+1,)
         From its start level down.
     warm : bool
@@ -260,6 +262,7 @@ def plan(
     data: Any = None,
     target: str = "endpoint",
     judges: int = 48,
+    fit: bool = True,
     basis: int = 200,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
@@ -271,8 +274,10 @@ def plan(
     Where the network sees more than the covariance does, the same is done for its effective spectrum. All run against the
     catalogue from a few noises, whose converged endpoints judge: the selection of a discretisation that Sun, Poor, Zhang
     (arXiv:2601.13602) make by the Gaussian's KL, made by the model itself. The field is cut after 8 and 24 noises; the means
-    of the finalists and plans from levels beside the winner's are tried as well. Where the winner's advantage over the best
-    usual grid is inside its 95 % interval, the judges are doubled, twice at most; where it still is, that grid is returned.
+    of the finalists and plans from levels beside the winner's are tried as well. The winner's levels are then fitted to the
+    converged endpoints of 24 other noises (`fit_levels`), and the judges, whom the fit has not seen, choose again. Where the
+    winner's advantage over the best usual grid is inside its 95 % interval, the judges are doubled, twice at most; where it
+    still is, that grid is returned.
 
     Parameters
     ----------
@@ -291,6 +296,8 @@ def plan(
     judges : int
         Noises to judge by; 0 trusts the theory alone. A stochastic solver has no endpoint of its own and is always planned by
         theory.
+    fit : bool
+        Whether to fit the winner's levels; False leaves grids as they were computed. Nothing is fitted without judges.
     basis : int
         Eigenvectors to keep of data.
     seed : int
@@ -335,6 +342,8 @@ def plan(
     if judged:
         contest.race(range(len(contest.candidates)), _KEPT)
         contest.refine()
+        if fit:
+            contest.fit()
         contest.settle()
     order = contest.ranked()
     squares = {place: contest.squares[k] for place, k in enumerate(order)} if judged else {}
@@ -523,6 +532,31 @@ class _Contest:
                 if self.measured.sigma_min < winner * shift < self.measured.start_level:
                     self.add_planned(winner * shift, self.objectives)
         self.add_planned(winner, self._late)
+        self.race(range(known, len(self.candidates)), _KEPT_BESIDE)
+
+    def fit(self) -> None:
+        """Judge the winner with its levels fitted to endpoints that no judge is asked about, and with them half-way there.
+
+        Half-way is the safer of the two where a few noises make up most of the error; the whole way gains more where none do.
+        """
+        winner, measured = self.candidates[self.ranked()[0]], self.measured
+        self._count(measured.fitting_calls)
+        noise, endpoint = measured.fitting
+        found = fit_levels(
+            measured.denoiser,
+            winner.sigmas,
+            noise,
+            endpoint,
+            solver=self.method,
+            start=measured.start if winner.warm else None,
+            lowest=min(measured.sigma_min, float(winner.sigmas[-2])),
+            highest=max(measured.start_level, float(winner.sigmas[0])),
+            progress=self._count,
+        )
+        known = len(self.candidates)
+        below = bool(winner.sigmas[0] < measured.start_level)
+        for name, sigmas in (("fitted", found.sigmas), ("half fitted", np.sqrt(winner.sigmas * found.sigmas))):
+            self.add(f"{winner.name}, {name}", sigmas, True, cold=below and not winner.warm)
         self.race(range(known, len(self.candidates)), _KEPT_BESIDE)
 
     def settle(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -29,6 +30,12 @@ converged run from there.
 """
 
 _REFERENCE_STEPS = 60
+FITTING_NOISES = 24
+"""Noises whose endpoints plans fit levels to: twelve gain nearly as much, 48 little more."""
+
+_FIRST_FITTING = 2**30
+"""Index of the first of them: no judge has it, nor whoever draws noise of the same seed for samples."""
+
 _CHECKED = 8
 """Judges whose endpoint is computed with half the steps as well."""
 
@@ -122,6 +129,22 @@ class ModelProfile:
             calls=self.calls + made,
         )
 
+    @functools.cached_property
+    def fitting(self) -> tuple[Float, Float]:
+        """Noises that are no judge's, and where the converged runs from them end: made when a plan first asks for them."""
+        noise = item_noise(range(_FIRST_FITTING, _FIRST_FITTING + FITTING_NOISES), self.noise.shape[1:], seed=self.seed)
+        return noise, self.run(noise, self._reference(_REFERENCE_STEPS), "dpmpp_2m")
+
+    @property
+    def fitting_calls(self) -> int:
+        """Network calls that `fitting` will make: none where it is known already."""
+        return 0 if "fitting" in vars(self) else FITTING_NOISES * _REFERENCE_STEPS
+
+    def start(self, level: float, noise: Float) -> Float:
+        """States at a level from standard normal noise: by the warm start where there is one."""
+        found = self.warm(level)
+        return np.asarray(found(noise), dtype=np.float64) if found is not None else level * noise
+
     def _reference(self, steps: int) -> Float:
         """The grid of the converged runs."""
         return grid(karras_law(self.sigma_min, self.start_level, rho=7.0), steps, final=0.0)
@@ -137,8 +160,7 @@ class ModelProfile:
 
         Without `warm` the noise is scaled to that level, however low, as programs do whose grid begins below sigma_max.
         """
-        start = self.warm(float(sigmas[0])) if warm else None
-        states = start(noise) if start is not None else sigmas[0] * noise
+        states = self.start(float(sigmas[0]), noise) if warm else sigmas[0] * noise
         return np.asarray(sample(self.denoiser, states, sigmas, solver=solver), dtype=np.float64)
 
 
