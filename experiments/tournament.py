@@ -13,6 +13,7 @@ which has none, by Fréchet distance to held-out data). The pools:
     searched  GITS, optimal stepsizes, DMN, entropic times, an AYS-style search; those that take a lowest level at three
     searched warm  the same from our start; exact models only
     ours      `models.plan`;  ours cold: without warm start;  ours light: theory and a gauge of 144 calls, no judge
+    unfitted  the best of the plan's candidates whose levels were not fitted to endpoints
     learned   LD3-like, by gradient on 64 other noises from our start; exact models only
     oracle    levels fitted to the judged noises themselves, from our start and from sigma_max
 
@@ -189,6 +190,9 @@ class Bench:
                       time.perf_counter() - began)
             )  # fmt: skip
             notes[pool], plans[pool] = made.reason, made
+            if pool == "ours":
+                computed = next(each for each in made.candidates if "fitted" not in each.name)
+                entries.append(Entry("unfitted", computed.name, computed.sigmas.tolist(), computed.warm))
         for name, sigmas in catalogue_grids(n, self.low, self.high, final=0.0, spectrum=self.spectrum, path=path).items():
             entries.append(Entry("D", name, sigmas.tolist()))
         if path.n_timesteps is not None:
@@ -205,13 +209,15 @@ class Bench:
             for suffix, top, warm in starts:
                 for name, sigmas, calls, seconds in self.searched(n, top, warm):
                     entries.append(Entry(f"searched{suffix}", name, sigmas.tolist(), bool(suffix), calls, seconds))
-        return entries, notes, plans["ours"].warm, plans["ours light"].warm
+        return entries, notes
 
-    def run(self, entry, warm, light, solver, rows=slice(None)):
+    def states(self, entry, noise):
+        """Where an entry's run begins: plain noise, or the Gaussian's own state at its first level."""
+        return self.profiles[0].start(entry.sigmas[0], noise) if entry.warm else entry.sigmas[0] * noise
+
+    def run(self, entry, solver, rows=slice(None)):
         """Where the noises of some rows end on an entry's grid."""
-        noise = self.noise[rows]
-        start = light if entry.pool == "ours light" else warm
-        states = start(noise) if entry.warm else entry.sigmas[0] * noise
+        states = self.states(entry, self.noise[rows])
         drawn = None
         if SOLVERS[solver].stochastic:
             def drawn(k):
@@ -231,23 +237,23 @@ class Bench:
                 wanted = others if stochastic else others[part]
                 getattr(entry, measure).append(frechet_distance(features[part], wanted))
 
-    def screen(self, entries, warm, light, solver):
+    def screen(self, entries, solver):
         """The most promising of each large pool, by their squared error on a few noises of each seed."""
         rows = np.concatenate([np.arange(SCREENED) + seed * self.items for seed in range(self.seeds)])
         kept = []
         for pool in dict.fromkeys(entry.pool for entry in entries):
             rivals = [entry for entry in entries if entry.pool == pool]
             if len(rivals) > KEPT:
-                ends = [self.run(entry, warm, light, solver, rows) for entry in rivals]
+                ends = [self.run(entry, solver, rows) for entry in rivals]
                 scores = [float(np.mean((out - self.endpoint[rows]) ** 2)) for out in ends]
                 rivals = [rivals[k] for k in np.argsort(scores)[:KEPT]]
             kept += rivals
         return kept
 
-    def learned(self, ours, warm, solver):
+    def learned(self, ours, solver):
         """Levels learned by gradient on 64 noises that nobody judges by, from our plan's levels."""
         noise = self.peer_noise[:64]
-        states = warm(noise) if ours.warm else ours.sigmas[0] * noise
+        states = self.states(ours, noise)
         fine = grid(karras_law(self.low, self.high, rho=7.0), FINE_STEPS, final=0.0)
         endpoint = sample(self.denoiser, self.high * noise, fine, solver="dpmpp_2m")
         began = time.perf_counter()
@@ -260,22 +266,27 @@ class Bench:
         """All measures of one solver and number of calls."""
         n, stochastic = steps_for(calls, SOLVERS[solver]), SOLVERS[solver].stochastic
         began = time.perf_counter()
-        entries, notes, warm, light = self.entries(solver, n, brief)
+        entries, notes = self.entries(solver, n, brief)
         if not stochastic:
-            entries = self.screen(entries, warm, light, solver)
+            entries = self.screen(entries, solver)
         for entry in entries:
-            self.judge(entry, self.run(entry, warm, light, solver), stochastic)
+            self.judge(entry, self.run(entry, solver), stochastic)
         if oracle and self.subject.exact and not stochastic:
-            entries.append(self.learned(next(entry for entry in entries if entry.pool == "ours"), warm, solver))
-            self.judge(entries[-1], self.run(entries[-1], warm, light, solver), stochastic)
+            entries.append(self.learned(next(entry for entry in entries if entry.pool == "ours"), solver))
+            self.judge(entries[-1], self.run(entries[-1], solver), stochastic)
         if oracle and not stochastic:
             for pool, kinds in ORACLES.items():
                 rivals = [entry for entry in entries if entry.pool in kinds]
+                if not rivals:
+                    continue
                 start = min(rivals, key=lambda entry: np.mean(np.square(entry.rmse)))
-                states = warm(self.noise) if start.warm else start.sigmas[0] * self.noise
-                found = peers.fitted_levels(self.denoiser, start.sigmas, states=states, endpoint=self.endpoint, solver=solver)
+                states = self.states(start, self.noise)
+                found = peers.fitted_levels(
+                    self.denoiser, start.sigmas, states=states, endpoint=self.endpoint, solver=solver,
+                    evaluations=10 if self.subject.exact else 5,
+                )  # fmt: skip
                 entry = Entry(pool, f"from {start.name}", found.sigmas.tolist(), start.warm, found.calls)
-                self.judge(entry, self.run(entry, warm, light, solver), stochastic)
+                self.judge(entry, self.run(entry, solver), stochastic)
                 entries.append(entry)
         return {
             "model": self.subject.name, "exact": self.subject.exact, "solver": solver, "calls": calls, "n": n,
@@ -356,7 +367,7 @@ def summary(cells):
             ("light plan against D", "D", "ours light"),
             ("light plan against searched, no warm start", "searched", "ours light"),
             ("learned by gradient, from our start", "learned", "ours"), ("the oracle", "oracle", "ours"),
-            ("the oracle, cold", "oracle cold", "ours cold"),
+            ("the oracle, cold", "oracle cold", "ours cold"), ("the plan before its levels are fitted", "unfitted", "ours"),
         ):  # fmt: skip
             duels = [found for cell in settled if (found := duel(cell, pool, measure, ours)) is not None]
             if duels:
