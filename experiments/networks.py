@@ -17,6 +17,19 @@ SHARED = (
 OWN = ("mnist_v", "edm_fashion", "eps_cifar", "v_fashion_classes", "flow_latent", "ecg_eps", "speech_flow")
 """`mnist_v` is the network that the package ships; the others are made by `train.py`."""
 
+WHAT = {
+    "mnist14": "exact mixture, MNIST 14 × 14", "mnist28": "exact mixture, MNIST", "cifar16": "exact mixture, CIFAR-10 16 × 16",
+    "speech": "exact mixture, speech", "ecg": "exact mixture, ECG",
+    "sdaloglu_mnist_lin100ep": "others', ε, linear β, 100 epochs", "sdaloglu_mnist_lin": "others', ε, linear β",
+    "sdaloglu_mnist_cos": "others', ε, cosine-shaped β", "sdaloglu_mnist_geo": "others', ε, ends at σ = 6.5",
+    "pulfer_mnist": "others', ε, MNIST", "pulfer_fashion": "others', ε, Fashion-MNIST",
+    "mnist_v": "the bundled network, v", "edm_fashion": "own, EDM, Fashion-MNIST",
+    "v_fashion_classes": "own, v, class and guidance 2", "eps_cifar": "own, ε, CIFAR-10 in colour",
+    "flow_latent": "own, rectified flow in VAE latents", "ecg_eps": "own, ε, ECG",
+    "speech_flow": "own, rectified flow, spectrograms",
+}  # fmt: skip
+"""Every model in a few words, in the order of the tables."""
+
 LABEL, GUIDANCE = 7, 2.0
 """The class (sneakers) and the guidance that the conditional network is sampled with."""
 

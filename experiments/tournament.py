@@ -327,17 +327,23 @@ def duel(cell, pool, measure, ours="ours"):
     return Duel(ratio, word)
 
 
-def line(title, duels):
-    """Counts and ratios of some duels."""
-    words, ratios = [each.word for each in duels], [each.ratio for each in duels]
-    share = {word: words.count(word) for word in ("better", "even", "worse")}
-    return (
-        f"| {title} | {len(duels)} | {share['better']} | {share['even']} | {share['worse']} | {np.median(ratios):.2f} "
-        f"| {np.quantile(ratios, 0.9):.2f} | {max(ratios):.2f} |"
-    )
+COLUMNS = "cells | better | even | worse | RMSE | FD pixels | FD convolutions | largest RMSE |"
 
 
-HEAD = "| {} | cells | better | even | worse | median ratio | 90 % | largest |\n|---|--:|--:|--:|--:|--:|--:|--:|"
+def head(title):
+    """The head of a table of `row`s."""
+    return f"\n| {title} | {COLUMNS}\n|---{'|---' * title.count('|')}|--:|--:|--:|--:|--:|--:|--:|--:|"
+
+
+def row(title, cells, pool="D", ours="ours"):
+    """Verdicts by RMSE over some cells, medians of the ratios by every measure, and the largest by RMSE; None without any."""
+    by = [[found for cell in cells if (found := duel(cell, pool, measure, ours)) is not None] for measure in MEASURES]
+    if not by[0]:
+        return None
+    words = [each.word for each in by[0]]
+    counts = " | ".join(str(words.count(word)) for word in ("better", "even", "worse"))
+    medians = " | ".join(f"{np.median([each.ratio for each in duels]):.2f}" if duels else "–" for duels in by)
+    return f"| {title} | {len(words)} | {counts} | {medians} | {max(each.ratio for each in by[0]):.2f} |"
 
 
 def calls_to_match(cells, measure="rmse", at=10):
@@ -355,40 +361,70 @@ def calls_to_match(cells, measure="rmse", at=10):
 
 def summary(cells):
     """The tables over all cells, in Markdown."""
-    lines = []
     settled = [cell for cell in cells if not SOLVERS[cell["solver"]].stochastic]
-    for measure in MEASURES:
-        lines += ["", HEAD.format(f"ours by {measure} against the best of")]
-        for title, pool, ours in (
-            ("D, defaults", "D", "ours"), ("H, hindsight, no warm start on either side", "H", "ours cold"),
-            ("H, hindsight, warm start on both sides", "H warm", "ours"),
-            ("searched, no warm start on either side", "searched", "ours cold"),
-            ("searched, warm start on both sides", "searched warm", "ours"),
-            ("light plan against D", "D", "ours light"),
-            ("light plan against searched, no warm start", "searched", "ours light"),
-            ("learned by gradient, from our start", "learned", "ours"), ("the oracle", "oracle", "ours"),
-            ("the oracle, cold", "oracle cold", "ours cold"), ("the plan before its levels are fitted", "unfitted", "ours"),
-        ):  # fmt: skip
-            duels = [found for cell in settled if (found := duel(cell, pool, measure, ours)) is not None]
-            if duels:
-                lines.append(line(title, duels))
+    exact, others = ([cell for cell in settled if cell["exact"] is wanted] for wanted in (True, False))
+    few, few_exact, few_others = ([cell for cell in group if cell["calls"] <= 6] for group in (settled, exact, others))
+    lines = [head("ours against the best of")]
+    lines += [
+        row("**D**, the catalogue at its defaults", settled),
+        row("**D**, `ddim` in at most 6 calls", [cell for cell in few if cell["solver"] == "ddim"]),
+        row("**H**, hindsight; no warm start on either side", settled, "H", "ours cold"),
+        row("**H**, hindsight; our start given to all", settled, "H warm"),
+        row("searched grids, at most 6 calls; no warm start on either side", few, "searched", "ours cold"),
+        row("searched grids, at most 6 calls; our start given to all (exact models)", few, "searched warm"),
+        row("learned by gradient, from our start (exact models)", settled, "learned"),
+        row("the oracle, exact models", exact, "oracle"),
+        row("the oracle, networks", others, "oracle"),
+    ]
+    lines.append(head("theory and 144 calls, against the best of"))
+    lines += [
+        row("searched, at most 6 calls, exact models", few_exact, "searched", "ours light"),
+        row("searched, at most 6 calls, networks", few_others, "searched", "ours light"),
+        row("**D**, exact models", exact, "D", "ours light"),
+        row("**D**, networks", others, "D", "ours light"),
+    ]
+    lines.append(head("ours against itself before its levels were fitted"))
+    for title, solvers in (("one-step solvers", True), ("multistep solvers", False)):
+        for group, kind in ((exact, "exact models"), (others, "networks")):
+            chosen = [cell for cell in group if (SOLVERS[cell["solver"]].memory == 0) is solvers]
+            for name, span in (("up to 6 calls", range(7)), ("7 calls and more", range(7, 100))):
+                part = [cell for cell in chosen if cell["calls"] in span]
+                lines.append(row(f"{title}, {kind}, {name}", part, "unfitted"))
+    lines.append(head("model | "))
+    for model, what in networks.WHAT.items():
+        group = [cell for cell in settled if cell["model"] == model]
+        lines.append(row(f"`{model}` | {what}", group))
+    for title, key in (("solver", "solver"), ("calls", "calls")):
+        lines.append(head(title))
+        for value in sorted({cell[key] for cell in settled}, key=lambda each: (str(each).isdigit(), each)):
+            lines.append(row(f"`{value}`" if key == "solver" else value, [cell for cell in settled if cell[key] == value]))
     for measure in MEASURES[1:]:
         duels = [found for cell in cells if cell not in settled and (found := duel(cell, "D", measure)) is not None]
         if duels:
-            lines += ["", HEAD.format(f"stochastic solvers by {measure} to data"), line("D, defaults", duels)]
-    lines += ["", HEAD.format("ours against D by model, rmse")]
-    for model in dict.fromkeys(cell["model"] for cell in settled):
-        duels = [duel(cell, "D", "rmse") for cell in settled if cell["model"] == model]
-        lines.append(line(model, duels))
-    lines += ["", HEAD.format("ours against D by solver, rmse")]
-    for solver in dict.fromkeys(cell["solver"] for cell in settled):
-        duels = [duel(cell, "D", "rmse") for cell in settled if cell["solver"] == solver]
-        lines.append(line(solver, duels))
+            words, ratios = [each.word for each in duels], [each.ratio for each in duels]
+            counts = ", ".join(f"{words.count(word)} {word}" for word in ("better", "even", "worse"))
+            lines.append(f"\nstochastic solvers by {measure} to data: {counts}; median {np.median(ratios):.2f} of D's")
     matched = calls_to_match(settled)
     for solver in dict.fromkeys(solver for _, solver in matched):
-        values = [calls for (_, each), calls in matched.items() if each == solver]
-        lines.append(f"\n{solver}: calls to match D at 10, by rmse: median {np.median(values):g} of {sorted(values)}")
-    return "\n".join(lines)
+        values = {model: calls for (model, each), calls in matched.items() if each == solver}
+        told = ", ".join(f"{model} {calls:g}" for model, calls in values.items())
+        lines.append(f"\n{solver}: calls to match D at 10, by rmse: median {np.median(list(values.values())):g}; {told}")
+    for pool, ours in (("D", "ours"), ("H", "ours cold"), ("H warm", "ours")):
+        for cell in settled:
+            found = duel(cell, pool, "rmse", ours)
+            if found is not None and (found.ratio > 1.15 or (pool == "D" and found.word == "worse")):
+                lines.append(f"\n{cell['model']} {cell['solver']} {cell['calls']}: {found.ratio:.2f} of {pool}, {found.word}")
+    spent = {}
+    for cell in settled:
+        for entry in cell["entries"]:
+            if entry["calls"]:
+                name = entry["name"].split()[0] if entry["pool"].startswith("searched") else entry["pool"]
+                spent.setdefault((name, cell["exact"]), []).append(entry["calls"])
+    lines.append("\n| calls spent, counted by item | models | least | median | most |\n|---|---|--:|--:|--:|")
+    for (name, is_exact), calls in sorted(spent.items()):
+        kind = "exact" if is_exact else "networks"
+        lines.append(f"| {name} | {kind} | {min(calls):,} | {int(np.median(calls)):,} | {max(calls):,} |")
+    return "\n".join(text for text in lines if text is not None)
 
 
 def table(cells):

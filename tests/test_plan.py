@@ -354,6 +354,28 @@ def test_the_noises_that_levels_are_fitted_to_are_no_judges_and_cost_once():
     np.testing.assert_allclose(endpoint[:3], again, rtol=1e-12, atol=1e-12)
 
 
+def test_levels_go_the_whole_way_only_where_that_is_certainly_better_than_half(measured):
+    """Over six cells both happen; half of the way is the geometric mean of both ends."""
+    seen = set()
+    for n, solver in ((4, "ddim"), (6, "dpmpp_2m"), (8, "unipc3"), (8, "ipndm4"), (10, "ipndm4"), (6, "deis3")):
+        contest = _Contest(measured, n, SOLVERS[solver], None)
+        contest.add_usual(measured.start_level)
+        contest.add_planned(10.0, contest.objectives)
+        contest.race(range(len(contest.candidates)), (14, 5))
+        winner, known = contest.candidates[contest.ranked()[0]], len(contest.candidates)
+        contest.fit()
+        added = contest.candidates[known:]
+        names = [each.name.removeprefix(f"{winner.name}, ") for each in added]
+        assert names in ([], ["half fitted"], ["half fitted", "fitted"])
+        seen.update(names)
+        assert {contest.squares[known + k].size for k in range(len(added))} <= {32}
+        if len(added) == 2:
+            np.testing.assert_allclose(added[0].sigmas, np.sqrt(winner.sigmas * added[1].sigmas), rtol=1e-12)
+            gained = contest.squares[known] - contest.squares[known + 1]
+            assert gained.mean() > 1.96 * gained.std(ddof=1) / np.sqrt(32)
+    assert seen == {"half fitted", "fitted"}
+
+
 def test_nothing_is_fitted_where_nothing_judges():
     trusting = profile(EXACT, SPECTRUM, data=HELD_OUT, judges=0)
     assert plan(trusting, None, 8, solver="unipc3").calls == 0

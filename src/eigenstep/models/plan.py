@@ -537,7 +537,8 @@ class _Contest:
     def fit(self) -> None:
         """Judge the winner with its levels fitted to endpoints that no judge is asked about, and with them half-way there.
 
-        Half-way is the safer of the two where a few noises make up most of the error; the whole way gains more where none do.
+        The whole way remains only where it is certainly better than half: where a few noises make up most of the error it
+        serves the others, and the judges, few as they are, cannot see what that costs.
         """
         winner, measured = self.candidates[self.ranked()[0]], self.measured
         self._count(measured.fitting_calls)
@@ -555,9 +556,12 @@ class _Contest:
         )
         known = len(self.candidates)
         below = bool(winner.sigmas[0] < measured.start_level)
-        for name, sigmas in (("fitted", found.sigmas), ("half fitted", np.sqrt(winner.sigmas * found.sigmas))):
+        for name, sigmas in (("half fitted", np.sqrt(winner.sigmas * found.sigmas)), ("fitted", found.sigmas)):
             self.add(f"{winner.name}, {name}", sigmas, True, cold=below and not winner.warm)
         self.race(range(known, len(self.candidates)), _KEPT_BESIDE)
+        if len(self.candidates) == known + 2 and _paired(self.squares[-1], self.squares[-2])[1] <= 1:
+            self.candidates.pop()
+            self.squares.pop()
 
     def settle(self) -> None:
         """Double the judges of the finalists until the winner is a usual grid, or surely better than the best of those."""
@@ -593,6 +597,19 @@ def _advantage(own: Float, other: Float) -> tuple[float, float, float]:
     Of their means; where that is undecided because a few noises are most of both, though the means favour `own`, the
     geometric mean of the ratios of single noises, if that is decided.
     """
+    estimate, low, high = _paired(own, other)
+    count = min(own.size, other.size)
+    own, other = own[:count], other[:count]
+    if low <= 1 < estimate < math.inf and count > 1 and min(own.min(), other.min()) > 0:
+        ratios = np.log(other / own)
+        middle, half = float(ratios.mean()), _SURE * float(ratios.std(ddof=1)) / math.sqrt(count)
+        if middle > half:
+            return math.exp(middle), math.exp(middle - half), math.exp(middle + half)
+    return estimate, low, high
+
+
+def _paired(own: Float, other: Float) -> tuple[float, float, float]:
+    """Ratio of the means, other over own, with the 95 % interval of their differences over the noises that both have."""
     count = min(own.size, other.size)
     own, other = own[:count], other[:count]
     scale = float(own.mean())
@@ -601,13 +618,7 @@ def _advantage(own: Float, other: Float) -> tuple[float, float, float]:
     gained = other / scale - own / scale
     spread = _SURE * float(gained.std(ddof=1)) / math.sqrt(count)
     estimate = 1 + float(gained.mean())
-    low, high = estimate - spread, estimate + spread
-    if low <= 1 < estimate and min(own.min(), other.min()) > 0:
-        ratios = np.log(other / own)
-        middle, half = float(ratios.mean()), _SURE * float(ratios.std(ddof=1)) / math.sqrt(count)
-        if middle > half:
-            return math.exp(middle), math.exp(middle - half), math.exp(middle + half)
-    return estimate, low, high
+    return estimate, estimate - spread, estimate + spread
 
 
 def _decide(
