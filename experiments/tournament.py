@@ -190,7 +190,7 @@ class Bench:
                       time.perf_counter() - began)
             )  # fmt: skip
             notes[pool], plans[pool] = made.reason, made
-            if pool == "ours":
+            if pool == "ours" and not SOLVERS[solver].stochastic:
                 computed = next(each for each in made.candidates if "fitted" not in each.name)
                 entries.append(Entry("unfitted", computed.name, computed.sigmas.tolist(), computed.warm))
         for name, sigmas in catalogue_grids(n, self.low, self.high, final=0.0, spectrum=self.spectrum, path=path).items():

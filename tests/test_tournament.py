@@ -29,7 +29,7 @@ def cell(bench):
 
 def test_a_cell_holds_every_pool_and_all_measures_of_every_seed(cell):
     pools = {entry["pool"] for entry in cell["entries"]}
-    ours, rivals = {"ours", "ours cold", "ours light"}, {"D", "H", "H warm", "searched", "searched warm", "learned"}
+    ours, rivals = {"ours", "ours cold", "ours light", "unfitted"}, {"D", "H", "H warm", "searched", "searched warm", "learned"}
     assert pools == ours | rivals | {"oracle", "oracle cold"}
     for entry in cell["entries"]:
         assert len(entry["rmse"]) == len(entry["fd_pixels"]) == 3
@@ -80,6 +80,27 @@ def test_a_duel_is_with_the_best_of_the_pool_on_the_same_seeds():
     assert tournament.duel(made([1.0, 2.0, 3.0], [[3.0, 2.0, 1.5]]), "D", "rmse").word == "even"  # lower, but not certainly
     assert tournament.duel(made([1.0, 2.0, 3.0], [[0.9, 1.9, 2.9]]), "D", "rmse").word == "worse"
     assert tournament.duel(made([1.0, 2.0, 3.0], []), "D", "rmse") is None
+
+
+def test_the_summary_counts_verdicts_and_takes_medians_and_the_largest():
+    cells = [
+        {**made([1.0, 1.1], [[2.0, 2.1]], calls=4), "exact": True},
+        {**made([1.0, 1.1], [[4.0, 4.5]], "mnist14", "dpmpp_2m", 10), "exact": True},
+        {**made([1.0, 3.0], [[1.5, 1.5]], "mnist14", "dpmpp_2m", 12), "exact": False},
+    ]
+    for cell in cells:
+        for entry in cell["entries"]:
+            entry.update(fd_convolutions=[], calls=100 if entry["pool"] == "ours" else 0)
+    ratios = sorted([2.1 / 4.1, 2.1 / 8.5, 4.0 / 3.0])
+    assert tournament.row("all", cells) == f"| all | 3 | 2 | 1 | 0 | {ratios[1]:.2f} | {ratios[1]:.2f} | – | {ratios[2]:.2f} |"
+    assert tournament.row("none", cells, "H") is None
+    told = tournament.summary(cells)
+    assert "| **D**, exact models | 2 |" not in told  # no light plan in these
+    assert f"| 10 | 1 | 1 | 0 | 0 | {ratios[0]:.2f} |" in told
+    assert "| `mnist14` | exact mixture, MNIST 14 × 14 | 2 | 1 | 1 | 0 |" in told
+    assert "mnist14 dpmpp_2m 12: 1.33 of D, even" in told
+    assert "dpmpp_2m: calls to match D at 10, by rmse: median 10; mnist14 10" in told
+    assert "| ours | exact | 100 | 100 | 100 |" in told
 
 
 def test_calls_to_match_is_the_least_that_reach_the_defaults_at_ten():
