@@ -390,6 +390,15 @@ def test_without_a_judge_no_start_is_below_the_gauges_level():
     assert min(float(each.sigmas[0]) for each in plan(judged, None, 4).candidates) < 0.6 * level
 
 
+def test_without_a_judge_many_steps_of_a_multistep_solver_start_higher():
+    trusting = profile(EXACT, SPECTRUM, data=HELD_OUT, judges=0)
+    level = trusting.curve.start_level()
+    cases = ((8, "unipc3", 1.0), (12, "unipc3", 1.5), (20, "ipndm4", 2.0), (20, "ddim", 1.0), (12, "heun", 1.0))
+    for n, solver, factor in cases:
+        lowest = min(float(each.sigmas[0]) for each in plan(trusting, None, n, solver=solver).candidates)
+        assert lowest == pytest.approx(factor * level, rel=1e-12)
+
+
 def test_what_a_host_does_by_default_is_among_the_usual_grids():
     """diffusers' "leading" timesteps begin below sigma_max, from plain noise, and are run so."""
     path = VPDiscrete.ddpm()
