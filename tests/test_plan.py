@@ -421,6 +421,34 @@ def test_what_a_host_does_by_default_is_among_the_usual_grids():
     assert again.start_level == leading.sigmas[0]
 
 
+@pytest.mark.parametrize("solver", ["ddim", "dpmpp_2m"])
+def test_means_with_a_hosts_default_begin_with_plain_noise_where_there_are_no_eigenvectors(solver):
+    """Its levels begin below sigma_max; a mean of them and another grid has no warm start to begin from."""
+    path = VPDiscrete.ddpm()
+    inverse = lambda x, t: exact(x / float(path.alpha(t)), float(path.t_to_sigma(t)))  # noqa: E731
+    model = ModelDenoiser(inverse, path, "x0", item_shape=(DIM,))
+    measured = profile(model, Spectrum.from_eigenvalues(SPECTRUM.eigenvalues), judges=8)
+    contest = _Contest(measured, 6, SOLVERS[solver], None)
+    contest.add_usual(measured.start_level)
+    contest.add_planned(measured.start_level, contest.objectives)
+    contest.race(range(len(contest.candidates)), (14, 5))
+    leading = next(k for k, each in enumerate(contest.candidates) if each.name == "leading")
+    contest.squares[leading] = 1e-6 * np.ones(8)  # among the finalists, whatever it is worth here
+    contest.refine()
+    means = [k for k, each in enumerate(contest.candidates) if each.name.startswith("mean of") and "leading" in each.name]
+    assert means
+    for k in means:
+        level = contest.candidates[k].sigmas[0]
+        assert level < measured.sigma_max
+        assert not contest.candidates[k].warm
+        out = sample(model, level * measured.noise, contest.candidates[k].sigmas, solver=solver)
+        expected = np.mean((out - measured.endpoint) ** 2, axis=1)
+        np.testing.assert_allclose(contest.squares[k], expected[: contest.squares[k].size], rtol=1e-9)
+    contest.squares[leading] = 1e-9 * np.ones(8)
+    contest.fit()
+    assert plan(measured, None, 6, solver=solver).warm is None
+
+
 def test_what_plain_noise_is_off_at_a_low_level_is_that_of_many_small_steps():
     """4,000 second-order steps from the prior, two routes to one number: they are 1.2e-5 apart, with half the steps 5e-5."""
     contest = _Contest(profile(EXACT, SPECTRUM, data=HELD_OUT, judges=0), 4, SOLVERS["ddim"], None)

@@ -430,6 +430,8 @@ class _Contest:
         self.squares: list[Float] = []
         self.calls = 0
         spectrum, curve = measured.spectrum.binned(_NODES), measured.curve
+        # Without eigenvectors a grid that begins below the reference's own start, as hosts' do, begins with plain noise.
+        self._starts = measured.spectrum.basis is not None and measured.spectrum.mean is not None
         self._options: dict[str, Any] = {"solver": method, "denoiser_error": None if curve is None else curve.call_error}
         # End to end, a multistep solver's errors cancel as only a Gaussian's do: theory section 7. In few steps such grids may
         # win all the same, and are tried where those that are best step by step did.
@@ -446,8 +448,10 @@ class _Contest:
         if any(np.abs(np.log(other.sigmas[:-1]) - logs).max() < _ALIKE for other in self.candidates):
             return
         value = divergence(self._sources[0][1], sigmas, objective=self.objectives[0], **self._options)
-        warm = not cold and self.measured.warm(float(sigmas[0])) is not None
-        missed = self._missed(float(sigmas[0])) if warm else self._unscaled(float(sigmas[0])) if cold else 0.0
+        level = float(sigmas[0])
+        warm = not cold and self._starts and self.measured.warm(level) is not None
+        below = level < self.measured.sigma_max * (1 - 1e-12)
+        missed = self._missed(level) if warm else self._unscaled(level) if below else 0.0
         predicted = math.hypot(math.sqrt(value / float(self.measured.spectrum.dim)), missed)
         self.candidates.append(Candidate(name, planned, sigmas, warm, predicted))
         self.squares.append(np.empty(0))
@@ -565,9 +569,8 @@ class _Contest:
             progress=self._count,
         )
         known = len(self.candidates)
-        below = bool(winner.sigmas[0] < measured.start_level)
         for name, sigmas in (("half fitted", np.sqrt(winner.sigmas * found.sigmas)), ("fitted", found.sigmas)):
-            self.add(f"{winner.name}, {name}", sigmas, True, cold=below and not winner.warm)
+            self.add(f"{winner.name}, {name}", sigmas, True, cold=not winner.warm)
         self.race(range(known, len(self.candidates)), _KEPT_BESIDE)
         if len(self.candidates) == known + 2 and _paired(self.squares[-1], self.squares[-2])[1] <= 1:
             self.candidates.pop()
