@@ -91,10 +91,23 @@ def test_every_call_is_counted_and_a_round_costs_half_the_runs():
     assert found.calls == sum(made) == sum(told) == 8 * (5 + 10 + 2 * 5)
 
 
+def test_a_round_that_gains_nothing_is_not_differentiated_again():
+    """The endpoints are the grid's own: after one Jacobian every round costs its two trials alone."""
+    found = fit_levels(wiener, GRID, NOISE, ends(GRID, "ddim"), rounds=5)
+    np.testing.assert_array_equal(found.sigmas, GRID)
+    assert found.calls == 8 * (5 + 10 + 5 * 2 * 5)
+
+
 def test_a_long_item_is_differentiated_in_parts(monkeypatch):
-    whole = fit_levels(wiener, GRID, NOISE, ENDPOINT, solver="unipc3")
+    whole, sizes = fit_levels(wiener, GRID, NOISE, ENDPOINT, solver="unipc3"), set()
+
+    def counted(x, sigma):
+        sizes.add(len(x))
+        return wiener(x, sigma)
+
     monkeypatch.setattr(fitting, "_NUMBERS", 3 * GRID.size * 12 * 3)
-    parts = fit_levels(wiener, GRID, NOISE, ENDPOINT, solver="unipc3")
+    parts = fit_levels(counted, GRID, NOISE, ENDPOINT, solver="unipc3")
+    assert sizes == {8, 3, 2}  # whole runs; three parts of a Jacobian
     np.testing.assert_allclose(parts.sigmas, whole.sigmas, rtol=1e-9)
     assert parts.calls == whole.calls
 
@@ -103,6 +116,8 @@ def test_levels_stay_inside_their_bounds_and_the_first_where_it_is_given():
     fixed = fit_levels(wiener, GRID, NOISE, ENDPOINT, rounds=10)
     assert fixed.sigmas[0] == 80.0
     assert fixed.sigmas[-2] >= 0.1
+    pushed = fit_levels(wiener, GRID, NOISE, ENDPOINT, solver="dpmpp_2m", lowest=0.09, rounds=10)
+    assert pushed.sigmas[-2] == 0.09
     free = fit_levels(wiener, [6.0, 2.0, 0.5, 0.1, 0.0], NOISE, ENDPOINT, start=flowed, lowest=0.05, highest=6.5, rounds=10)
     assert free.sigmas[0] != 6.0
     assert free.sigmas[0] <= 6.5
@@ -139,6 +154,7 @@ def test_a_few_noises_that_end_elsewhere_do_not_rule_the_fit():
         ({"solver": "ddim_eta"}, "`solver` 'ddim_eta' is stochastic"),
         ({"endpoint": ENDPOINT[:4]}, r"`noise` and `endpoint` must hold as many items .* got shapes \(8, 12\) and \(4, 12\)"),
         ({"highest": 70.0}, "`sigmas` must lie between `lowest` and `highest`, got 80 to 0.1 for 0.1 and 70"),
+        ({"lowest": 0.0}, "`lowest` must be greater than 0"),
         ({"rounds": 0}, "`rounds` must be at least 1, got 0"),
     ],
 )

@@ -42,6 +42,12 @@ class Fitted(NamedTuple):
         Mean over the noises of the root mean square difference from the endpoint, data units.
     calls : int
         Network calls spent, counted by item.
+
+    Examples
+    --------
+    >>> z = np.array([[1.0], [-2.0]])
+    >>> fit_levels(lambda x, sigma: 0.5 * x, [4.0, 0.0], z, z).distance         # one step of a given level: nothing to fit
+    1.5
     """
 
     sigmas: Float
@@ -100,7 +106,7 @@ def fit_levels(
     ------
     ValueError
         For levels that do not descend to 0, a stochastic solver, noises and endpoints of different shapes, or a bound that
-        the levels overstep.
+        is not positive or that the levels overstep.
 
     Examples
     --------
@@ -110,7 +116,7 @@ def fit_levels(
     >>> first = [80.0, 9.0, 1.0, 0.2, 0.0]
     >>> found = fit_levels(wiener, first, z, 80 * z * np.sqrt(lam / (lam + 80**2)), rounds=8)
     >>> found.sigmas.round(1).tolist(), found.calls
-    ([80.0, 4.1, 1.6, 0.6, 0.0], 432)
+    ([80.0, 4.1, 1.6, 0.6, 0.0], 372)
     """
     method = solver_named(solver)
     levels = np.array(_checks.descending_sigmas(sigmas), dtype=np.float64)
@@ -124,8 +130,8 @@ def fit_levels(
             "`noise` and `endpoint` must hold as many items of one shape, at least one, got shapes "
             f"{noise.shape} and {endpoint.shape}."
         )
-    low = float(levels[-2]) if lowest is None else float(lowest)
-    high = float(levels[0]) if highest is None else float(highest)
+    low = float(levels[-2]) if lowest is None else _checks.real_number(lowest, "lowest", minimum=0.0, exclusive=True)
+    high = float(levels[0]) if highest is None else _checks.real_number(highest, "highest", minimum=0.0, exclusive=True)
     if not low <= levels[-2] * (1 + 1e-9) or not levels[0] <= high * (1 + 1e-9):
         raise ValueError(
             f"`sigmas` must lie between `lowest` and `highest`, got {levels[0]:.4g} to {levels[-2]:.4g} for {low:.4g} and "
@@ -135,9 +141,10 @@ def fit_levels(
     free = np.arange(0 if start is not None else 1, levels.size - 1)
     if not free.size:
         return Fitted(levels, float(np.sqrt(runs.squares(levels)).mean()), runs.calls)
-    damping = _DAMPING
+    damping, moved = _DAMPING, True
     for _ in range(rounds):
-        matrix, gradient, squares = runs.normal_equations(levels, free)
+        if moved:
+            matrix, gradient, squares = runs.normal_equations(levels, free)
         soft = _SOFT * float(np.median(squares))
         before = float(np.sqrt(squares + soft).mean())
         best, found, chosen = before, levels, damping
@@ -146,7 +153,8 @@ def fit_levels(
             value = float(np.sqrt(runs.squares(trial) + soft).mean())
             if value < best:
                 best, found, chosen = value, trial, factor
-        if found is levels:
+        moved = found is not levels
+        if not moved:
             damping *= _RATIO**2
             continue
         levels, damping = found, chosen / math.sqrt(_RATIO)
