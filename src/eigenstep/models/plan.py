@@ -334,8 +334,7 @@ def plan(
     method = solver_named(solver)
     measured = _profiled(model, data_or_spectrum, data, target, judges, basis, seed, progress)
     contest = _Contest(measured, n, method, progress)
-    many = method.memory > 0 and not method.stochastic and n > _SAFE_STEPS
-    for level in _start_levels(measured, min(_SAFEST, n / _SAFE_STEPS) if many else 1.0):
+    for level in _start_levels(measured, n, method):
         if measured.sigma_min < level:
             contest.add_usual(level)
             contest.add_planned(level, contest.objectives)
@@ -393,11 +392,11 @@ def _profiled(
     return profile(model, spectrum, data=gauge, target=target, judges=judges, seed=seed, progress=progress)
 
 
-def _start_levels(measured: ModelProfile, unseen: float = 1.0) -> list[float]:
+def _start_levels(measured: ModelProfile, n: int, method: Solver) -> list[float]:
     """The levels to try: the reference's own start and, for the network's endpoint, a ladder down to where the gauge allows.
 
-    A judge sees what a start below that costs, and one is tried; the theory does not, and stays so many times above it as
-    `unseen` says.
+    A judge sees what a start below that costs, and one is tried; the theory does not, and stays above it in many steps of a
+    multistep solver.
     """
     top = measured.start_level
     if measured.target == "data" or measured.spectrum.basis is None or measured.spectrum.mean is None:
@@ -408,8 +407,8 @@ def _start_levels(measured: ModelProfile, unseen: float = 1.0) -> list[float]:
     if not lowest < top:
         # The judge decides: a network that beats the Wiener filter everywhere may still gain by the calls that a start saves.
         lowest = math.sqrt(float(measured.spectrum.eigenvalues[0]))
-    if not len(measured.noise):
-        lowest *= unseen
+    if not len(measured.noise) and method.memory and not method.stochastic:
+        lowest *= min(max(1.0, n / _SAFE_STEPS), _SAFEST)
     if not lowest < top:
         return [top]
     ratio = max(_LADDER, (top / lowest) ** (1 / _RUNGS))
