@@ -30,7 +30,7 @@ converged run from there.
 """
 
 _REFERENCE_STEPS = 60
-FITTING_NOISES = 24
+_FITTING_NOISES = 24
 """Noises whose endpoints plans fit levels to: twelve gain nearly as much, 48 little more."""
 
 _FIRST_FITTING = 2**30
@@ -131,17 +131,55 @@ class ModelProfile:
 
     @functools.cached_property
     def fitting(self) -> tuple[Float, Float]:
-        """Noises that are no judge's, and where the converged runs from them end: made when a plan first asks for them."""
-        noise = item_noise(range(_FIRST_FITTING, _FIRST_FITTING + FITTING_NOISES), self.noise.shape[1:], seed=self.seed)
+        """Noises that are no judge's, and where the converged runs from them end: made when first asked for, and kept.
+
+        Two (24, *item_shape) arrays: standard normal noise, and endpoints in data units.
+
+        >>> from eigenstep.models import ModelDenoiser
+        >>> from eigenstep.paths import EDM
+        >>> model = ModelDenoiser(lambda x, sigma: x / (1 + sigma**2), EDM(), "x0", item_shape=(2,))
+        >>> measured = profile(model, Spectrum.from_eigenvalues([1.0, 1.0]), judges=2)
+        >>> noise, endpoint = measured.fitting
+        >>> noise.shape, bool(np.abs(endpoint - noise).max() < 0.01)            # N(0, 1) data: the exact flow keeps z
+        ((24, 2), True)
+        """
+        noise = item_noise(range(_FIRST_FITTING, _FIRST_FITTING + _FITTING_NOISES), self.noise.shape[1:], seed=self.seed)
         return noise, self.run(noise, self._reference(_REFERENCE_STEPS), "dpmpp_2m")
 
     @property
     def fitting_calls(self) -> int:
-        """Network calls that `fitting` will make: none where it is known already."""
-        return 0 if "fitting" in vars(self) else FITTING_NOISES * _REFERENCE_STEPS
+        """Network calls that `fitting` will make, counted by item: none where it is known already.
+
+        >>> from eigenstep.models import ModelDenoiser
+        >>> from eigenstep.paths import EDM
+        >>> model = ModelDenoiser(lambda x, sigma: x / (1 + sigma**2), EDM(), "x0", item_shape=(2,))
+        >>> measured = profile(model, Spectrum.from_eigenvalues([1.0, 1.0]), judges=0)
+        >>> before, _ = measured.fitting_calls, measured.fitting
+        >>> before, measured.fitting_calls
+        (1440, 0)
+        """
+        return 0 if "fitting" in vars(self) else _FITTING_NOISES * _REFERENCE_STEPS
 
     def start(self, level: float, noise: Float) -> Float:
-        """States at a level from standard normal noise: by the warm start where there is one."""
+        """States at a level (data units) from standard normal noise, both (m, *item_shape), by the warm start if there is one.
+
+        Raises
+        ------
+        ValueError
+            For a level below sigma_max without eigenvectors in the spectrum.
+
+        Examples
+        --------
+        >>> from eigenstep.models import ModelDenoiser
+        >>> from eigenstep.paths import EDM
+        >>> x = np.array([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]])    # eigenvalues 8/3 and 2/3
+        >>> model = ModelDenoiser(lambda x, sigma: x, EDM(), "x0", item_shape=(2,))
+        >>> measured = profile(model, Spectrum.from_samples(x, basis=2), judges=0)
+        >>> measured.start(80.0, np.ones((1, 2))).tolist()                      # sigma_max: the noise, scaled
+        [[80.0, 80.0]]
+        >>> measured.start(3.0, np.ones((1, 2))).round(1).tolist()              # about sqrt(lambda + 9) in each direction
+        [[3.4, 3.1]]
+        """
         found = self.warm(level)
         return np.asarray(found(noise), dtype=np.float64) if found is not None else level * noise
 
