@@ -91,6 +91,7 @@ def test_the_summary_counts_verdicts_and_takes_medians_and_the_largest():
     for cell in cells:
         for entry in cell["entries"]:
             entry.update(fd_convolutions=[], calls=100 if entry["pool"] == "ours" else 0)
+    cells[1]["entries"].append({**cells[1]["entries"][1], "pool": "unfitted"})
     ratios = sorted([2.1 / 4.1, 2.1 / 8.5, 4.0 / 3.0])
     assert tournament.row("all", cells) == f"| all | 3 | 2 | 1 | 0 | {ratios[1]:.2f} | {ratios[1]:.2f} | – | {ratios[2]:.2f} |"
     assert tournament.row("none", cells, "H") is None
@@ -98,6 +99,9 @@ def test_the_summary_counts_verdicts_and_takes_medians_and_the_largest():
     assert "| **D**, exact models | 2 |" not in told  # no light plan in these
     assert f"| 10 | 1 | 1 | 0 | 0 | {ratios[0]:.2f} |" in told
     assert "| `mnist14` | exact mixture, MNIST 14 × 14 | 2 | 1 | 1 | 0 |" in told
+    assert f"| multistep solvers, exact models, 7 calls and more | 1 | 1 | 0 | 0 | {ratios[0]:.2f} |" in told
+    assert told.count("| multistep solvers,") == 1
+    assert "| one-step solvers," not in told
     assert "mnist14 dpmpp_2m 12: 1.33 of D, even" in told
     assert "dpmpp_2m: calls to match D at 10, by rmse: median 10; mnist14 10" in told
     assert "| ours | exact | 100 | 100 | 100 |" in told
