@@ -121,9 +121,10 @@ def _check_workers(client: Client, address: str) -> None:
     try:
         client.wait_for_workers(1, timeout=CONNECT_SECONDS)
     except NoWorker as error:
+        told = f"--scheduler-file {address}" if address.endswith(".json") else address
         raise OSError(
-            f"the Dask scheduler at {address!r} has no worker after {CONNECT_SECONDS:g} s; start some with `dask worker "
-            f"{address}`."
+            f"the Dask scheduler at {address!r} has no worker after {CONNECT_SECONDS:g} s; start some with "
+            f"`dask worker {told}`."
         ) from error
     def version() -> str | None:
         # Sent by value: a worker without eigenstep could not even import it from here.
