@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import struct
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -229,12 +228,9 @@ class TestCommand:
 
 @pytest.mark.slow
 class TestAsShipped:
-    def test_ours_is_nearest_to_converged_in_less_than_a_minute(self, tmp_path):
-        began = time.monotonic()
+    def test_ours_is_nearest_to_converged(self):
         with demo.one_thread():
             found = demo.compared(48, 0, no_report)
-        # Half a minute on a core that nothing else uses.
-        assert time.monotonic() - began < 60
         for runs in found.rows.values():
             default, best, ours = (each.rmse for each in runs)
             assert ours < default
