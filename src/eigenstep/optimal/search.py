@@ -181,8 +181,10 @@ def optimal_grid(
     ranked = np.argsort(named_values, kind="stable")
     hand = names[int(ranked[0])]
     if _many_minima(method, objective):
-        scout = GridObjective(nodes.binned(_SCOUT_BINS), *settings)
-        starts = _scouted(scout, n, (low, high, end))
+        scouts = _scouts(fine, n)
+        starts = [found for scout in scouts for found in _scouted(scout, n, (low, high, end))]
+        if len(scouts) > 1:
+            starts = _winners(fine, levels, starts)
     else:
         starts = [(hand, levels.feasible(named[hand]))]
     starts += [("a random start", y) for y in levels.random(restarts)]
@@ -348,6 +350,25 @@ def _many_minima(solver: Solver, objective: str) -> bool:
     return solver.memory > 0 and (objective != "local" or solver.stochastic)
 
 
+def _rooted(solver: Solver) -> int:
+    """The most steps of which the best grid is looked for among random ones."""
+    return 10 if solver.memory == 1 and not solver.stochastic else 5
+
+
+def _scouts(objective: GridObjective, n: int) -> list[GridObjective]:
+    """What promising starts are looked for on: the objective on few nodes; with a noise floor, where grids are grown, on three.
+
+    A floor hides the eigenvalues below it from `w2`, and what is left on few nodes is cancelled by grids that are nothing
+    special on more. With the minima of no floor, and of one four times as high, half the error was left in the geometric mean
+    of 48 cases (DPM++(2M), 11 to 24 steps, synthetic and real spectra); in up to 10 steps, with `kl`, and with a solver's own
+    noise nothing was gained.
+    """
+    few = replace(objective, spectrum=objective.spectrum.binned(_SCOUT_BINS))
+    solver, floor = objective.solver, objective.noise_floor
+    several = objective.objective == "w2" and floor > 0 and n > _rooted(solver) and not solver.stochastic
+    return [replace(few, noise_floor=each) for each in (0.0, floor, 4 * floor)] if several else [few]
+
+
 def _scouted(objective: GridObjective, n: int, limits: tuple[float, float, float]) -> list[tuple[str, Float]]:
     """The two most promising starts for n steps, found on few nodes.
 
@@ -363,7 +384,7 @@ def _scouted(objective: GridObjective, n: int, limits: tuple[float, float, float
     if n > _LONG:
         wanted += [name for name in named if name == "geodesic"]
     starts = [(name, levels.feasible(named[name])) for name in wanted]
-    rooted = 10 if objective.solver.memory == 1 and not objective.solver.stochastic else 5
+    rooted = _rooted(objective.solver)
     if n <= rooted:
         starts += [("a random start", y) for y in levels.random(24 if n <= 8 else 8)]
     elif n > _LONG:
