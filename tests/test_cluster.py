@@ -248,8 +248,8 @@ def test_without_dask_the_error_names_the_extra(stored, monkeypatch) -> None:
 
 
 def shell(*arguments: object) -> subprocess.CompletedProcess[str]:
-    script = "from eigenstep.cli import main; main()"
-    return subprocess.run([sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "eigenstep", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_the_command_line_on_a_local_cluster(tmp_path, stored) -> None:

@@ -731,9 +731,7 @@ class TestNetwork:
 
 class TestCommand:
     def start(self, *arguments: str) -> subprocess.Popen:
-        command = [sys.executable, "-m", "eigenstep.cli", "explore", *arguments]
-        if not (Path(serving.__file__).parents[1] / "cli" / "__main__.py").exists():
-            command[1:3] = ["-c", "from eigenstep.cli import main; main()"]
+        command = [sys.executable, "-m", "eigenstep", "explore", *arguments]
         environment = {**os.environ, "BROWSER": "false"}
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 

@@ -47,7 +47,7 @@ def place(tmp_path_factory):
     shutil.copytree(bundled(), folder / "my-pipeline", ignore=shutil.ignore_patterns("plan-*", "spectrum*", "README*"))
     (folder / "sample.py").write_text(re.findall(r"```py\n(.*?)```", section(), flags=re.DOTALL)[0], encoding="utf-8")
     (folder / "bin").mkdir()
-    shims = {"eigenstep": "-c 'from eigenstep.cli import main; main()' \"$@\"", "python": '"$@"'}
+    shims = {"eigenstep": '-m eigenstep "$@"', "python": '"$@"'}
     for name, rest in shims.items():
         shim = folder / "bin" / name
         shim.write_text(f"#!/bin/sh\nexec '{sys.executable}' {rest}\n", encoding="utf-8")

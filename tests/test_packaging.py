@@ -24,7 +24,7 @@ def test_the_conda_recipe_is_of_this_version_and_asks_for_the_same():
     assert run == {f"python{python}", *requirements("dependencies"), *requirements("cli")}
     (setuptools,) = requirements("requires")
     assert setuptools in {requirement.replace(" ", "") for requirement in recipe["requirements"]["host"]}
-    assert recipe["build"]["python"]["entry_points"] == ["eigenstep = eigenstep.cli:main"]
+    assert recipe["build"]["python"]["entry_points"] == ["eigenstep = eigenstep.__main__:main"]
     (summary,) = re.findall(r'^description = "(.*)"$', PYPROJECT, flags=re.MULTILINE)
     assert recipe["about"]["summary"] == summary
 

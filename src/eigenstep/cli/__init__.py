@@ -44,5 +44,5 @@ cli.add_command(explore.command)
 
 
 def main() -> None:
-    """Run the command line: the entry point of the `eigenstep` script."""
+    """Run the command line."""
     cli(prog_name="eigenstep")
