@@ -322,6 +322,19 @@ def test_the_judges_are_doubled_before_a_usual_grid_is_kept():
             assert count == 16
 
 
+def test_doubled_judges_cost_once():
+    found, spent = profile(EXACT, SPECTRUM, data=HELD_OUT, judges=4), []
+    made = plan(found, None, 10, solver="ipndm4", progress=spent.append)
+    most = max(candidate.noises for candidate in made.candidates)
+    assert most > 4
+    assert found.doubling_calls == 0
+    again = plan(found, None, 10, solver="ipndm4")
+    assert [each.measured for each in again.candidates] == [each.measured for each in made.candidates]
+    # 60 for each judge beyond the first four, and for each of the 24 noises that levels are fitted to.
+    assert made.calls - again.calls == 60 * (most - 4) + 60 * 24
+    assert sum(spent) == made.calls
+
+
 def test_fitted_levels_are_nearer_the_endpoints_of_noises_that_no_plan_has_seen(measured):
     """Multistep grids in eight steps: by the mean distance over 200 fresh noises, four solvers together."""
     fine = grid(karras_law(measured.sigma_min, measured.start_level, rho=7.0), 300, final=0.0)

@@ -582,9 +582,9 @@ class _Contest:
             hand = next(k for k in order if _usual(self.measured, self.candidates[k]))
             if order[0] == hand or _advantage(self.squares[order[0]], self.squares[hand])[1] > 1:
                 return
-            before = self.measured.calls
-            self.measured = self.measured.judged_by(2 * len(self.measured.noise))
-            self._count(self.measured.calls - before)
+            calls = self.measured.doubling_calls
+            self.measured = self.measured.doubled
+            self._count(calls)
             for k in dict.fromkeys((*order[:_FINALISTS], hand)):
                 self._judge(k, len(self.measured.noise))
 

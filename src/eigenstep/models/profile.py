@@ -130,6 +130,33 @@ class ModelProfile:
         )
 
     @functools.cached_property
+    def doubled(self) -> ModelProfile:
+        """The same with twice the judges: made when first asked for, and kept for the next plan that needs them.
+
+        >>> from eigenstep.models import ModelDenoiser
+        >>> from eigenstep.paths import EDM
+        >>> model = ModelDenoiser(lambda x, sigma: x / (1 + sigma**2), EDM(), "x0", item_shape=(2,))
+        >>> few = profile(model, Spectrum.from_eigenvalues([1.0, 1.0]), judges=2)
+        >>> few.doubled.endpoint.shape, few.doubled is few.doubled
+        ((4, 2), True)
+        """
+        return self.judged_by(2 * len(self.noise))
+
+    @property
+    def doubling_calls(self) -> int:
+        """Network calls that `doubled` will make, counted by item: none where it is known already.
+
+        >>> from eigenstep.models import ModelDenoiser
+        >>> from eigenstep.paths import EDM
+        >>> model = ModelDenoiser(lambda x, sigma: x / (1 + sigma**2), EDM(), "x0", item_shape=(2,))
+        >>> few = profile(model, Spectrum.from_eigenvalues([1.0, 1.0]), judges=2)
+        >>> before, _ = few.doubling_calls, few.doubled
+        >>> before, few.doubling_calls
+        (120, 0)
+        """
+        return 0 if "doubled" in vars(self) else len(self.noise) * _REFERENCE_STEPS
+
+    @functools.cached_property
     def fitting(self) -> tuple[Float, Float]:
         """Noises that are no judge's, and where the converged runs from them end: made when first asked for, and kept.
 
