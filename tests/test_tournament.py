@@ -136,3 +136,14 @@ def test_a_reduced_tournament_on_real_data(tmp_path):
         assert tournament.duel(found, "D", "fd_pixels").word == "better"
         assert tournament.duel(found, "searched", "rmse", "ours cold").ratio < 1.1
         assert tournament.duel(found, "D", "rmse", "ours light").ratio < 1
+
+
+def test_tails_are_of_the_noises_that_the_cell_was_judged_by(bench, cell):
+    import tails
+
+    entry = tournament.Entry(**tournament.best(cell, "D", "rmse"))
+    values = tails.squares(bench, entry, "ddim")
+    rmse, median, share = tails.told(values)
+    assert rmse == pytest.approx(np.sqrt(np.mean(np.square(entry.rmse))), rel=1e-9)
+    assert median == pytest.approx(np.sqrt(np.median(values)))
+    assert share == pytest.approx(values.max() / values.sum())  # 2 % of 36 noises is one
