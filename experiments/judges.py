@@ -1,0 +1,65 @@
+"""What a plan is worth by the calls that it may cost: few judges, a gauge of 144 calls, no fit, against the best default grid.
+
+    EIGENSTEP_SHARED=../shared python experiments/judges.py mnist14 sdaloglu_mnist_lin100ep --folder results/
+
+Plans anew for the deterministic cells that `tournament.py` has finished, in at most 10 calls, with 0, 4, 8 and 16 judges, runs
+them from that cell's noises, and prints the tournament's columns for each number of judges. Calls are counted by item: those of
+the profile, which all plans of a model share, and the median of what a plan adds.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from tournament import LIGHT_ITEMS, LIGHT_LEVELS, SOLVERS, Bench, Entry, head, row
+
+from eigenstep.models import plan, profile
+
+JUDGES = (0, 4, 8, 16)
+MOST_CALLS = 10
+
+
+def planned(bench, cell, profiles):
+    """The cell with one entry more for each number of judges."""
+    found = []
+    for judges, measured in profiles.items():
+        made = plan(measured, None, cell["n"], solver=cell["solver"], fit=False)
+        entry = Entry(f"judges {judges}", made.chosen.name, made.sigmas.tolist(), made.warm is not None, made.calls)
+        bench.judge(entry, bench.run(entry, cell["solver"]), False)
+        found.append(vars(entry))
+    return {**cell, "entries": cell["entries"] + found}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="+")
+    parser.add_argument("--folder", type=Path, default=Path("results"))
+    parser.add_argument("--networks", type=Path, default=Path("networks"))
+    parser.add_argument("--solvers", type=lambda text: tuple(text.split(",")), default=("ddim", "dpmpp_2m", "unipc3", "ipndm4"))
+    given = parser.parse_args()
+    cells, shared = [], {}
+    for name in given.names:
+        known = [json.loads(path.read_text()) for path in sorted((given.folder / name).glob("*.json"))]
+        known = [cell for cell in known if cell["solver"] in given.solvers and cell["calls"] <= MOST_CALLS]
+        known = [cell for cell in known if not SOLVERS[cell["solver"]].stochastic]
+        if not known:
+            parser.error(f"{given.folder / name} holds no finished cell of these solvers; run tournament.py first.")
+        bench = Bench(name, folder=given.networks, seeds=known[0]["seeds"], items=known[0]["items"])
+        options = {"data": bench.data[-LIGHT_ITEMS:], "levels": LIGHT_LEVELS}
+        profiles = {judges: profile(bench.denoiser, bench.spectrum, judges=judges, **options) for judges in JUDGES}
+        shared = {judges: measured.calls for judges, measured in profiles.items()}
+        for cell in known:
+            cells.append(planned(bench, cell, profiles))
+            print(f"{name} {cell['solver']} {cell['calls']}", flush=True)
+    for kind, exact in (("exact models", True), ("networks", False)):
+        those = [cell for cell in cells if cell["exact"] is exact]
+        if those:
+            print(head(f"{kind}: judges, calls of the profile + of a plan, against **D**"))
+            for judges in JUDGES:
+                spent = np.median([e["calls"] for cell in those for e in cell["entries"] if e["pool"] == f"judges {judges}"])
+                print(row(f"{judges}: {shared[judges]:,} + {spent:,.0f}", those, ours=f"judges {judges}"))
+
+
+if __name__ == "__main__":
+    main()
