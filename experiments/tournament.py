@@ -79,14 +79,15 @@ class Entry:
 class Bench:
     """One model and everything that its cells share."""
 
-    def __init__(self, name, *, folder, seeds, items):
+    def __init__(self, name, *, folder, seeds, items, first=0):
         self.subject = networks.subject(name, folder)
         self.denoiser, self.spectrum, self.data = self.subject.denoiser, self.subject.spectrum, self.subject.data
         self.low, self.high = float(self.denoiser.sigma_min), float(self.denoiser.sigma_max)
         self.shape = tuple(self.data.shape[1:])
         self.deviation = math.sqrt(self.spectrum.trace / self.spectrum.dim)
         self.seeds, self.items = seeds, items
-        self.noise = np.concatenate([item_noise(range(items), self.shape, seed=FIRST_SEED + seed) for seed in range(seeds)])
+        rows = range(first, first + items)
+        self.noise = np.concatenate([item_noise(rows, self.shape, seed=FIRST_SEED + seed) for seed in range(seeds)])
         raised = (share * self.deviation for share in (0.05, 0.2))
         self.lowest = [self.low, *(level for level in raised if level > self.low)]
         self.found = {}

@@ -147,3 +147,22 @@ def test_tails_are_of_the_noises_that_the_cell_was_judged_by(bench, cell):
     assert rmse == pytest.approx(np.sqrt(np.mean(np.square(entry.rmse))), rel=1e-9)
     assert median == pytest.approx(np.sqrt(np.median(values)))
     assert share == pytest.approx(values.max() / values.sum())  # 2 % of 36 noises is one
+
+
+def test_confirmed_cells_are_judged_by_later_noises(bench, cell):
+    import confirm
+
+    later = tournament.Bench("small", folder=None, seeds=3, items=8, first=12)
+    assert not set(later.noise.ravel()) & set(bench.noise.ravel())
+    found = confirm.again(later, cell, 2)
+    assert [entry["pool"] for entry in found["entries"]] == ["ours", "D", "D"]
+    assert found["items"] == 8
+    before = {entry["name"]: entry for entry in cell["entries"] if entry["pool"] in ("ours", "D")}
+    for entry in found["entries"]:
+        assert entry["sigmas"] == before[entry["name"]]["sigmas"]
+        assert len(entry["rmse"]) == 3
+        # Other noises of the same model: near, not the same.
+        assert np.mean(entry["rmse"]) == pytest.approx(np.mean(before[entry["name"]]["rmse"]), rel=0.7)
+        assert entry["rmse"] != before[entry["name"]]["rmse"]
+    said = tournament.duel(found, "D", "rmse")
+    assert said.ratio < 1.2
