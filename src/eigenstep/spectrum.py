@@ -336,6 +336,16 @@ class Spectrum:
         share = self.eigenvalues / self.eigenvalues[0]
         return float((self.multiplicities @ share) ** 2 / (self.multiplicities @ share**2))
 
+    @property
+    def has_eigenvectors(self) -> bool:
+        """Whether mean and leading eigenvectors are kept, as warm starts need both.
+
+        >>> x = [[3.0, 0.0], [-1.0, 0.0], [1.0, 1.0], [1.0, -1.0]]
+        >>> [Spectrum.from_samples(x, basis=k).has_eigenvectors for k in (0, 2)]
+        [False, True]
+        """
+        return self.basis is not None and self.mean is not None
+
     def __repr__(self) -> str:
         """One line: dimension, rank, standard deviation, effective rank, evidence."""
         parts = [f"dim={self.dim:.12g}", f"rank={self.rank:.12g}", f"std={self.std:.4g}"]

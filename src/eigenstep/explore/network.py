@@ -124,7 +124,7 @@ class Network:
             "measured": self._measured is not None,
             "endpoint_error": None if self._measured is None else self._measured.endpoint_error,
             "gauge": None if known is None or known.curve is None else _gauge(known),
-            "warm": self.spectrum.basis is not None and self.spectrum.mean is not None,
+            "warm": self.spectrum.has_eigenvectors,
         }
 
     def compared(self, sigmas: Sequence[float], solver: str) -> dict[str, Any] | None:

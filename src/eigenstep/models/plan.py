@@ -399,7 +399,7 @@ def _start_levels(measured: ModelProfile, n: int, method: Solver) -> list[float]
     multistep solver.
     """
     top = measured.start_level
-    if measured.target == "data" or measured.spectrum.basis is None or measured.spectrum.mean is None:
+    if measured.target == "data" or not measured.spectrum.has_eigenvectors:
         return [top]
     lowest = math.sqrt(float(measured.spectrum.eigenvalues[0]))
     if measured.curve is not None:
@@ -429,8 +429,6 @@ class _Contest:
         self.squares: list[Float] = []
         self.calls = 0
         spectrum, curve = measured.spectrum.binned(_NODES), measured.curve
-        # Without eigenvectors a grid that begins below the reference's own start, as hosts' do, begins with plain noise.
-        self._starts = measured.spectrum.basis is not None and measured.spectrum.mean is not None
         self._options: dict[str, Any] = {"solver": method, "denoiser_error": None if curve is None else curve.call_error}
         # End to end, a multistep solver's errors cancel as only a Gaussian's do: theory section 7. In few steps such grids may
         # win all the same, and are tried where those that are best step by step did.
@@ -448,9 +446,9 @@ class _Contest:
             return
         value = divergence(self._sources[0][1], sigmas, objective=self.objectives[0], **self._options)
         level = float(sigmas[0])
-        warm = not cold and self._starts and self.measured.warm(level) is not None
-        below = level < self.measured.sigma_max * (1 - 1e-12)
-        missed = self._missed(level) if warm else self._unscaled(level) if below else 0.0
+        # Without eigenvectors a grid that begins below the reference's own start, as hosts' do, begins with plain noise.
+        warm = not cold and self.measured.spectrum.has_eigenvectors and self.measured.warm(level) is not None
+        missed = self._missed(level) if warm else self._unscaled(level) if self.measured.begins_below(level) else 0.0
         predicted = math.hypot(math.sqrt(value / float(self.measured.spectrum.dim)), missed)
         self.candidates.append(Candidate(name, planned, sigmas, warm, predicted))
         self.squares.append(np.empty(0))

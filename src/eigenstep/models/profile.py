@@ -214,9 +214,21 @@ class ModelProfile:
         """The grid of the converged runs."""
         return grid(karras_law(self.sigma_min, self.start_level, rho=7.0), steps, final=0.0)
 
+    def begins_below(self, level: float) -> bool:
+        """Whether a level (data units) is below sigma_max by more than rounding: noise scaled to it is not the path's state.
+
+        >>> from eigenstep.models import ModelDenoiser
+        >>> from eigenstep.paths import EDM
+        >>> model = ModelDenoiser(lambda x, sigma: x / (1 + sigma**2), EDM(), "x0", item_shape=(2,))
+        >>> measured = profile(model, Spectrum.from_eigenvalues([1.0, 1.0]), judges=0)
+        >>> [measured.begins_below(level) for level in (80.0, 80 * (1 - 1e-15), 20.0)]
+        [False, False, True]
+        """
+        return level < self.sigma_max * (1 - 1e-12)
+
     def warm(self, level: float) -> WarmStart | None:
         """The start at a level: None where it is the plain sigma_max z."""
-        if level >= self.sigma_max * (1 - 1e-12) and math.isfinite(self.origin):
+        if not self.begins_below(level) and math.isfinite(self.origin):
             return None
         return WarmStart(self.spectrum, min(level, self.sigma_max), self.origin)
 
@@ -308,7 +320,6 @@ def profile(
             f"`model` takes items of shape {tuple(shape)}, {math.prod(shape)} numbers, and `spectrum` has {spectrum.dim} "
             "dimensions; measure the spectrum of the data that the model makes."
         )
-    has_basis = spectrum.basis is not None and spectrum.mean is not None
     curve, calls = None, 0
     if items is not None:
         curve = error_curve(
@@ -318,7 +329,7 @@ def profile(
         calls += len(items) * levels
     start = high
     if target == "data":
-        if curve is None or not has_basis:
+        if curve is None or not spectrum.has_eigenvectors:
             raise ValueError(
                 "`target`='data' needs `data` for the gauge and a spectrum with mean and eigenvectors: measure it with `basis`."
             )

@@ -27,8 +27,9 @@ CONVERGED = 1e-6
 """A grid is optimal when no feasible change of ln sigma changes ln value at a rate above this."""
 
 _SCOUT_BINS, _BINS, _POLISH_BINS = 18, 72, 192
-_FEW = 11
-_LONG = 24
+_FEW, _LONG = 11, 24
+"""Eigenvalues up to which errors in each may vanish (`_many_minima`); steps beyond which grids are halved (`_scouted`)."""
+
 _LEAST_RATIO = 0.01
 """Neighbouring levels differ by at least 1 % (less for very long grids): closer ones are one call to a network."""
 
