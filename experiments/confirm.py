@@ -7,14 +7,13 @@ Five seeds of 400 noises by default; ours, and the best defaults of the first no
 in the tournament's format, so that its summary prints them, and a run may be stopped and gone on with.
 """
 
-import argparse
 import dataclasses
 import json
 import time
 from pathlib import Path
 
 import numpy as np
-from tournament import MEASURES, SOLVERS, Bench, Entry
+from tournament import MEASURES, Bench, Entry, arguments, finished, place
 
 
 def again(bench, cell, rivals):
@@ -33,13 +32,9 @@ def again(bench, cell, rivals):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, calls=(4, 6))
     parser.add_argument("names", nargs="+")
-    parser.add_argument("--folder", type=Path, default=Path("results"))
     parser.add_argument("--to", type=Path, default=Path("confirmed"))
-    parser.add_argument("--networks", type=Path, default=Path("networks"))
-    parser.add_argument("--solvers", type=lambda text: tuple(text.split(",")), default=("ddim", "dpmpp_2m", "unipc3", "ipndm4"))
-    parser.add_argument("--calls", type=lambda text: tuple(int(part) for part in text.split(",")), default=(4, 6))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--items", type=int, default=400)
     parser.add_argument("--rivals", type=int, default=2)
@@ -47,10 +42,9 @@ def main():
     for name in given.names:
         (given.to / name).mkdir(parents=True, exist_ok=True)
         bench = None
-        for path in sorted((given.folder / name).glob("*.json")):
-            cell, kept = json.loads(path.read_text()), given.to / name / path.name
-            wanted = cell["solver"] in given.solvers and cell["calls"] in given.calls and not SOLVERS[cell["solver"]].stochastic
-            if not wanted or kept.is_file():
+        for cell in finished(given, name):
+            kept = place(given.to, name, cell["solver"], cell["calls"])
+            if kept.is_file():
                 continue
             options = {"folder": given.networks, "seeds": given.seeds, "items": given.items}
             bench = bench or Bench(name, first=cell["items"], **options)

@@ -4,20 +4,15 @@
 
 Plans anew for the deterministic cells that `tournament.py` has finished, in at most 10 calls, with 0, 4, 8 and 16 judges, runs
 them from that cell's noises, and prints the tournament's columns for each number of judges. Calls are counted by item: those of
-the profile, which all plans of a model share, and the median of what a plan adds.
+the profile, which all plans of a model share, and the median of what a plan adds; below them stand the cells' own plans.
 """
 
-import argparse
-import json
-from pathlib import Path
-
 import numpy as np
-from tournament import LIGHT_ITEMS, LIGHT_LEVELS, SOLVERS, Bench, Entry, head, row
+from tournament import LIGHT_ITEMS, LIGHT_LEVELS, Bench, Entry, arguments, finished, head, row
 
 from eigenstep.models import plan, profile
 
 JUDGES = (0, 4, 8, 16)
-MOST_CALLS = 10
 
 
 def planned(bench, cell, profiles):
@@ -31,20 +26,20 @@ def planned(bench, cell, profiles):
     return {**cell, "entries": cell["entries"] + found}
 
 
+def spent(cells, pool):
+    """Median of the calls of a pool's entries."""
+    return int(np.median([entry["calls"] for cell in cells for entry in cell["entries"] if entry["pool"] == pool]))
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, calls=tuple(range(3, 11)))
     parser.add_argument("names", nargs="+")
-    parser.add_argument("--folder", type=Path, default=Path("results"))
-    parser.add_argument("--networks", type=Path, default=Path("networks"))
-    parser.add_argument("--solvers", type=lambda text: tuple(text.split(",")), default=("ddim", "dpmpp_2m", "unipc3", "ipndm4"))
     given = parser.parse_args()
     cells, shared = [], {}
     for name in given.names:
-        known = [json.loads(path.read_text()) for path in sorted((given.folder / name).glob("*.json"))]
-        known = [cell for cell in known if cell["solver"] in given.solvers and cell["calls"] <= MOST_CALLS]
-        known = [cell for cell in known if not SOLVERS[cell["solver"]].stochastic]
+        known = finished(given, name)
         if not known:
-            parser.error(f"{given.folder / name} holds no finished cell of these solvers; run tournament.py first.")
+            parser.error(f"{given.folder / name} holds no finished cell of these solvers and calls; run tournament.py first.")
         bench = Bench(name, folder=given.networks, seeds=known[0]["seeds"], items=known[0]["items"])
         options = {"data": bench.data[-LIGHT_ITEMS:], "levels": LIGHT_LEVELS}
         profiles = {judges: profile(bench.denoiser, bench.spectrum, judges=judges, **options) for judges in JUDGES}
@@ -57,8 +52,9 @@ def main():
         if those:
             print(head(f"{kind}: judges, calls of the profile + of a plan, against **D**"))
             for judges in JUDGES:
-                spent = np.median([e["calls"] for cell in those for e in cell["entries"] if e["pool"] == f"judges {judges}"])
-                print(row(f"{judges}: {shared[judges]:,} + {spent:,.0f}", those, ours=f"judges {judges}"))
+                pool = f"judges {judges}"
+                print(row(f"{judges}: {shared[judges]:,} + {spent(those, pool):,}", those, ours=pool))
+            print(row(f"48 and a fit, as in the cells: {spent(those, 'ours'):,} in all", those))
 
 
 if __name__ == "__main__":

@@ -1,18 +1,14 @@
 """Which noises make up the error of a cell of the tournament: ours beside the best grid at its published defaults.
 
-    EIGENSTEP_SHARED=../shared python experiments/tails.py speech:ipndm4:10 ecg:ipndm4:10 --folder results/
+    EIGENSTEP_SHARED=../shared python experiments/tails.py speech ecg --solvers ipndm4 --calls 10 --folder results/
 
 Printed for each, over all noises of all seeds: root mean square error, the error of the median noise, and the share of the
 squared error that the worst noises make up. Where 2 % of them make up nearly all of it, those end in another mode than the
 converged run, and the root mean square is about them.
 """
 
-import argparse
-import json
-from pathlib import Path
-
 import numpy as np
-from tournament import Bench, Entry, best
+from tournament import Bench, Entry, arguments, best, finished
 
 WORST = 0.02
 
@@ -30,22 +26,19 @@ def told(values):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cells", nargs="+", help="model:solver:calls")
-    parser.add_argument("--folder", type=Path, default=Path("results"))
-    parser.add_argument("--networks", type=Path, default=Path("networks"))
+    parser = arguments(__doc__)
+    parser.add_argument("names", nargs="+")
     given = parser.parse_args()
     print(f"| cell | grid | RMSE | median noise | worst {WORST:.0%} of noises |\n|---|---|--:|--:|--:|")
-    benches = {}
-    for each in given.cells:
-        name, solver, calls = each.split(":")
-        cell = json.loads((given.folder / name / f"{solver}-{int(calls):02d}.json").read_text())
-        if name not in benches:
-            benches[name] = Bench(name, folder=given.networks, seeds=cell["seeds"], items=cell["items"])
-        for pool in ("ours", "D"):
-            entry = Entry(**best(cell, pool, "rmse"))
-            rmse, median, share = told(squares(benches[name], entry, solver))
-            print(f"| {name}, {solver}, {calls} | {pool}: {entry.name} | {rmse:.2g} | {median:.2g} | {share:.0%} |", flush=True)
+    for name in given.names:
+        bench = None
+        for cell in finished(given, name):
+            bench = bench or Bench(name, folder=given.networks, seeds=cell["seeds"], items=cell["items"])
+            where = f"{name}, {cell['solver']}, {cell['calls']}"
+            for pool in ("ours", "D"):
+                entry = Entry(**best(cell, pool, "rmse"))
+                rmse, median, share = told(squares(bench, entry, cell["solver"]))
+                print(f"| {where} | {pool}: {entry.name} | {rmse:.2g} | {median:.2g} | {share:.0%} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -377,6 +377,10 @@ def summary(cells):
         row("the oracle, exact models", exact, "oracle"),
         row("the oracle, networks", others, "oracle"),
     ]
+    lines.append(head("ours against the oracle"))
+    for group, kind in ((exact, "exact models"), (others, "networks")):
+        for solver in sorted({cell["solver"] for cell in group}):
+            lines.append(row(f"`{solver}`, {kind}", [cell for cell in group if cell["solver"] == solver], "oracle"))
     lines.append(head("theory and 144 calls, against the best of"))
     lines += [
         row("searched, at most 6 calls, exact models", few_exact, "searched", "ours light"),
@@ -415,6 +419,10 @@ def summary(cells):
             found = duel(cell, pool, "rmse", ours)
             if found is not None and (found.ratio > 1.15 or (pool == "D" and found.word == "worse")):
                 lines.append(f"\n{cell['model']} {cell['solver']} {cell['calls']}: {found.ratio:.2f} of {pool}, {found.word}")
+    for cell in exact:
+        if (found := duel(cell, "D", "rmse", "ours light")) is not None and found.word == "worse":
+            where = f"{cell['model']} {cell['solver']} {cell['calls']}"
+            lines.append(f"\ntheory and 144 calls, {where}: {found.ratio:.2f} of D, worse")
     spent = {}
     for cell in settled:
         for entry in cell["entries"]:
@@ -471,13 +479,31 @@ def read(folder):
     return [json.loads(file.read_text()) for file in sorted(Path(folder).glob("*/*.json"))]
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help=", ".join((*networks.EXACT, *networks.SHARED, *networks.OWN)))
+def place(folder, name, solver, calls):
+    """Where a finished cell lies."""
+    return Path(folder) / name / f"{solver}-{int(calls):02d}.json"
+
+
+def finished(given, name):
+    """The finished deterministic cells of a model, of the solvers and calls that `arguments` were given."""
+    cells = [json.loads(file.read_text()) for file in sorted((given.folder / name).glob("*.json"))]
+    wanted = [cell for cell in cells if cell["solver"] in given.solvers and cell["calls"] in given.calls]
+    return [cell for cell in wanted if not SOLVERS[cell["solver"]].stochastic]
+
+
+def arguments(doc, *, calls=CALLS):
+    """A parser of what every script on the tournament's cells is told: folders, solvers and numbers of calls."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("results"))
     parser.add_argument("--networks", type=Path, default=Path("networks"), help="where train.py put ours")
     parser.add_argument("--solvers", type=lambda text: tuple(text.split(",")), default=("ddim", "dpmpp_2m", "unipc3", "ipndm4"))
-    parser.add_argument("--calls", type=lambda text: tuple(int(part) for part in text.split(",")), default=CALLS)
+    parser.add_argument("--calls", type=lambda text: tuple(int(part) for part in text.split(",")), default=calls)
+    return parser
+
+
+def main():
+    parser = arguments(__doc__)
+    parser.add_argument("names", nargs="*", help=", ".join((*networks.EXACT, *networks.SHARED, *networks.OWN)))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--items", type=int, default=40)
     parser.add_argument("--oracle", action="store_true", help="also fit levels to the judged noises")
@@ -490,7 +516,7 @@ def main():
         bench = None
         for solver in given.solvers:
             for calls in given.calls:
-                kept = given.folder / name / f"{solver}-{calls:02d}.json"
+                kept = place(given.folder, name, solver, calls)
                 if kept.is_file():
                     continue
                 bench = bench or Bench(name, folder=given.networks, seeds=given.seeds, items=given.items)
