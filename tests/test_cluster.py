@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import pickle
@@ -221,10 +222,14 @@ def scheduler_file(tmp_path) -> Iterator[Path]:
 
 
 def test_a_cluster_without_workers_is_said(stored, scheduler_file, monkeypatch) -> None:
-    monkeypatch.setattr(module, "CONNECT_SECONDS", 5.0)  # also how long the scheduler may take to answer
-    message = r"at '.*scheduler.json' has no worker after 5 s; start some with `dask worker --scheduler-file .*scheduler.json`"
+    monkeypatch.setattr(module, "CONNECT_SECONDS", 3.0)  # also how long the scheduler may take to answer
+    message = r"at '.*scheduler.json' has no worker after 3 s; start some with `dask worker --scheduler-file .*scheduler.json`"
     with pytest.raises(OSError, match=message):
         accumulate_on_cluster(opened(stored), str(scheduler_file))
+    address = json.loads(scheduler_file.read_text())["address"]
+    message = r"the Dask scheduler at 'tcp://.*' has no worker after 3 s; start some with `dask worker tcp://.*`"
+    with pytest.raises(OSError, match=message):
+        accumulate_on_cluster(opened(stored), address)
 
 
 def test_another_version_on_a_worker_is_refused(address, stored, monkeypatch) -> None:
