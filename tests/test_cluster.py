@@ -25,7 +25,8 @@ from eigenstep.moments import FORMS, Moments
 distributed = pytest.importorskip("distributed", reason="clusters need dask")
 
 # Dask gives the threads and processes that it starts seconds to answer; a machine that stalls for longer is no fault here.
-pytestmark = pytest.mark.flaky(reruns=2, reruns_delay=2)
+# Where it waits without end, the test fails rather than the whole run.
+pytestmark = [pytest.mark.flaky(reruns=2, reruns_delay=2), pytest.mark.timeout(300)]
 
 
 def rows(n: int = 4000, dim: int = 24) -> np.ndarray:
@@ -212,13 +213,16 @@ def scheduler_file(tmp_path) -> Iterator[Path]:
     """The file of a scheduler without workers, a process of its own as `dask scheduler` starts it."""
     path = tmp_path / "scheduler.json"
     options = ("--port", "0", "--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(path))
+    until = time.monotonic() + 60
     with subprocess.Popen([sys.executable, "-m", "dask", "scheduler", *options], stderr=subprocess.DEVNULL) as process:
         try:
-            while not path.is_file() and process.poll() is None:
+            while not path.is_file():
+                assert process.poll() is None, "`dask scheduler` ended"
+                assert time.monotonic() < until, "`dask scheduler` wrote no file within 60 s"
                 time.sleep(0.05)
             yield path
         finally:
-            process.terminate()
+            process.kill()  # and not terminate: Dask would first say goodbye, and once that did not end
 
 
 def test_a_cluster_without_workers_is_said(stored, scheduler_file, monkeypatch) -> None:
