@@ -42,7 +42,12 @@ class Reading:
     finished: bool = False
 
     def overlaps(self, other: Reading) -> bool:
-        """Whether both read some of the same items: share i of n is the range ((i-1)/n, i/n] of the same parts."""
+        """Whether both read some of the same items: share i of n is the range ((i-1)/n, i/n] of the same parts.
+
+        >>> first, second, all_of_it = (Reading("rows.npy", {}, share=share) for share in ((1, 2), (2, 2), (1, 1)))
+        >>> first.overlaps(second), first.overlaps(all_of_it)
+        (False, True)
+        """
         (i, n), (j, m) = self.share, other.share
         return self.identity == other.identity and (i - 1) * m < j * n and (j - 1) * n < i * m
 
@@ -60,6 +65,16 @@ class Measurement:
     low, high : smallest and largest value seen, in data units; (inf, -inf) where that was not recorded.
     skipped : names of the items that could not be read, with the reason.
     readings : which data, and how far; empty where that was not recorded.
+
+    Examples
+    --------
+    >>> from eigenstep.moments import Moments
+    >>> half, rest = (Measurement(Moments(2), "pairs", "numbers 0 to 5", "as stored") for _ in range(2))
+    >>> half.update(np.array([[0.0, 1.0], [2.0, 3.0]]))
+    >>> rest.update(np.array([[4.0, 5.0]]))
+    >>> half.merge(rest)
+    >>> half.count, half.low, half.high, half.spectrum().eigenvalues.round(3).tolist()
+    (3, 0.0, 5.0, [8.0, 0.0])
     """
 
     moments: Accumulator

@@ -44,6 +44,13 @@ class PlanCertainty:
     verdict : str
         A sentence or two. Enough: `movement` <= 3 % or `regret` <= 1 %; usable: <= 10 % or <= 5 %; else too few. Where
         nothing was measured on the samples themselves (`Population.measured`), it says on what trust.
+
+    Examples
+    --------
+    >>> from eigenstep.spectrum import Spectrum
+    >>> sure = plan_certainty(Population.from_spectrum(Spectrum.from_zoo("fashion-mnist")), 4, 0.002, 80.0)
+    >>> bool(np.all(sure.lower <= sure.sigmas)) and bool(np.all(sure.sigmas <= sure.upper)), sure.n_samples
+    (True, 60000)
     """
 
     sigmas: Float

@@ -56,6 +56,12 @@ class DofCurve:
         Largest sample eigenvalue, squared data units: no population eigenvalue is above it, in effect.
     method : str
         How `levels` was found, in words.
+
+    Examples
+    --------
+    >>> curve = dof_from_samples(np.random.default_rng(0).standard_normal((40, 100)))
+    >>> curve.dim, round(curve.trace), curve.zeros
+    (100.0, 100, 0.0)
     """
 
     levels: Float

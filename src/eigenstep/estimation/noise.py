@@ -36,6 +36,12 @@ class NoiseCheck:
         Whether that difference is small and the rest is at least half of all.
     sentence : str
         All that in words.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).standard_normal((400, 100)) * np.where(np.arange(100) < 3, 5.0, 1.0)
+    >>> print(noise_check(Spectrum.from_samples(x)).sentence)
+    3 directions stand out of what looks like plain noise of standard deviation 1 in the other 97.
     """
 
     aspect: float

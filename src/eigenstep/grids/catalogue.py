@@ -57,6 +57,12 @@ class LawRow:
         What to know before using it as a baseline.
     reaches_zero : bool
         Whether sigma_min = 0 makes sense to it.
+
+    Examples
+    --------
+    >>> row = LAWS["karras"]
+    >>> row.needs, row.source.split(",")[0], row.grid(2, 0.002, 80.0).tolist()
+    ('nothing', 'Karras et al.', [80.0, 0.002, 0.0])
     """
 
     name: str

@@ -101,6 +101,11 @@ class Candidate:
         95 % interval of `measured`, for errors of like size: too narrow where a few noises end in another picture altogether.
     noises : int
         Number of the judge's noises it was run from.
+
+    Examples
+    --------
+    >>> Candidate("karras", False, np.array([80.0, 5.0, 0.0]), warm=False, predicted=0.12).measured is None    # not run yet
+    True
     """
 
     name: str
@@ -144,6 +149,17 @@ class Plan:
         In words.
     calls : int
         Network calls spent on this plan beyond the profile's, counted by item.
+
+    Examples
+    --------
+    >>> from eigenstep.models import ModelDenoiser
+    >>> from eigenstep.paths import EDM
+    >>> model = ModelDenoiser(lambda x, sigma: x / (1 + sigma**2), EDM(), "x0", item_shape=(2,))
+    >>> made = plan(model, Spectrum.from_eigenvalues([1.0, 1.0]), 2, judges=4, fit=False)
+    >>> made.n, made.nfe, made.chosen.name, made.start_level
+    (2, 2, 'planned: w2', 80.0)
+    >>> Plan.from_json(made.to_json()).sigmas.tolist() == made.sigmas.tolist()
+    True
     """
 
     sigmas: Float

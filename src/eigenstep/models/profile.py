@@ -72,6 +72,15 @@ class ModelProfile:
         Network calls this took, counted by item.
     seed : int
         Of `noise`, which is `item_noise` of the first m items.
+
+    Examples
+    --------
+    >>> from eigenstep.models import ModelDenoiser
+    >>> from eigenstep.paths import EDM
+    >>> model = ModelDenoiser(lambda x, sigma: x / (1 + sigma**2), EDM(), "x0", item_shape=(2,))
+    >>> measured = profile(model, Spectrum.from_eigenvalues([1.0, 1.0]), judges=4)
+    >>> measured.start_level, measured.noise.shape, measured.calls
+    (80.0, (4, 2), 360)
     """
 
     denoiser: Denoiser
@@ -227,7 +236,16 @@ class ModelProfile:
         return level < self.sigma_max * (1 - 1e-12)
 
     def warm(self, level: float) -> WarmStart | None:
-        """The start at a level: None where it is the plain sigma_max z."""
+        """The start at a level: None where it is the plain sigma_max z.
+
+        >>> from eigenstep.models import ModelDenoiser
+        >>> from eigenstep.paths import EDM
+        >>> x = np.array([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+        >>> model = ModelDenoiser(lambda x, sigma: x, EDM(), "x0", item_shape=(2,))
+        >>> measured = profile(model, Spectrum.from_samples(x, basis=2), judges=0)
+        >>> measured.warm(80.0) is None, measured.warm(3.0).sigma_start
+        (True, 3.0)
+        """
         if not self.begins_below(level) and math.isfinite(self.origin):
             return None
         return WarmStart(self.spectrum, min(level, self.sigma_max), self.origin)

@@ -50,7 +50,7 @@ class WarmStart:
 
     def __post_init__(self) -> None:
         """Check what is kept, before any noise is drawn."""
-        if self.spectrum.mean is None or self.spectrum.basis is None:
+        if not self.spectrum.has_eigenvectors:
             raise ValueError("`spectrum` must keep its mean and leading eigenvectors; measure it with `basis=k`, k > 0.")
         low = _checks.real_number(self.sigma_start, "sigma_start", minimum=0.0)
         if not 0 < low <= self.sigma_max:

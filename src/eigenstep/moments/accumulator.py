@@ -37,6 +37,15 @@ class Accumulator(ABC):
     Raises
     ------
     ValueError, TypeError : a shape without positive integers, an unknown precision.
+
+    Examples
+    --------
+    >>> from eigenstep.moments import Moments
+    >>> seen = Moments((2,))
+    >>> for batch in ([[3.0, 0.0]], [[-1.0, 0.0], [1.0, 0.0]]):
+    ...     seen.update(np.array(batch))
+    >>> seen.dim, seen.count, seen.mean.tolist(), seen.spectrum().eigenvalues.tolist()
+    (2, 3, [1.0, 0.0], [4.0, 0.0])
     """
 
     form: ClassVar[str]

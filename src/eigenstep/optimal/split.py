@@ -49,6 +49,12 @@ class SplitResult:
     shares : mapping
         m -> the value that the search saw with m steps above the boundary: exact for the best few, roughly (within a few
         per cent) for the others. Infinite where so many steps find no room.
+
+    Examples
+    --------
+    >>> result = optimal_split(Spectrum.from_eigenvalues([4.0]), 3, 2.0, 0.1, 10.0)
+    >>> result.high.tolist(), result.low.round(3).tolist(), result.converged
+    ([10.0, 2.0], [2.0, 0.828, 0.0], True)
     """
 
     high: Float
