@@ -19,7 +19,7 @@ which has none, by Fréchet distance to held-out data). The pools:
 
 The best of a pool is picked by the measure that is reported, on the noises that it is reported for; pools of more than `KEPT`
 grids are cut to those by their squared error over the first `SCREENED` noises of each seed. Finished cells are kept in
-`--folder`, and a second call goes on.
+`--folder`, and a second call goes on; with `--oracle` it adds what finished cells lack of it.
 """
 
 import argparse
@@ -272,30 +272,38 @@ class Bench:
             entries = self.screen(entries, solver)
         for entry in entries:
             self.judge(entry, self.run(entry, solver), stochastic)
-        if oracle and self.subject.exact and not stochastic:
-            entries.append(self.learned(next(entry for entry in entries if entry.pool == "ours"), solver))
-            self.judge(entries[-1], self.run(entries[-1], solver), stochastic)
-        if oracle and not stochastic:
-            for pool, kinds in ORACLES.items():
-                rivals = [entry for entry in entries if entry.pool in kinds]
-                if not rivals:
-                    continue
-                start = min(rivals, key=lambda entry: np.mean(np.square(entry.rmse)))
-                states = self.states(start, self.noise)
-                found = peers.fitted_levels(
-                    self.denoiser, start.sigmas, states=states, endpoint=self.endpoint, solver=solver,
-                    evaluations=10 if self.subject.exact else 5,
-                )  # fmt: skip
-                entry = Entry(pool, f"from {start.name}", found.sigmas.tolist(), start.warm, found.calls)
-                self.judge(entry, self.run(entry, solver), stochastic)
-                entries.append(entry)
-        return {
+        found = {
             "model": self.subject.name, "exact": self.subject.exact, "solver": solver, "calls": calls, "n": n,
             "seeds": self.seeds, "items": self.items, "deviation": self.deviation,
             "endpoint_error": None if stochastic else self.endpoint_error, "notes": notes,
             "seconds": time.perf_counter() - began, "date": datetime.date.today().isoformat(),
             "entries": [asdict(entry) for entry in entries],
         }  # fmt: skip
+        return self.with_oracles(found) if oracle else found
+
+    def with_oracles(self, cell):
+        """A finished cell, of this bench's seeds and items, with what is fitted to its noises and, if exact, learned."""
+        solver, began = cell["solver"], time.perf_counter()
+        if SOLVERS[solver].stochastic:
+            return cell
+        entries, added = [Entry(**entry) for entry in cell["entries"]], []
+        if self.subject.exact:
+            added.append(self.learned(next(entry for entry in entries if entry.pool == "ours"), solver))
+        for pool, kinds in ORACLES.items():
+            rivals = [entry for entry in entries if entry.pool in kinds]
+            if not rivals:
+                continue
+            start = min(rivals, key=lambda entry: np.mean(np.square(entry.rmse)))
+            states = self.states(start, self.noise)
+            found = peers.fitted_levels(
+                self.denoiser, start.sigmas, states=states, endpoint=self.endpoint, solver=solver,
+                evaluations=10 if self.subject.exact else 5,
+            )  # fmt: skip
+            added.append(Entry(pool, f"from {start.name}", found.sigmas.tolist(), start.warm, found.calls))
+        for entry in added:
+            self.judge(entry, self.run(entry, solver), False)
+        spent = cell["seconds"] + time.perf_counter() - began
+        return {**cell, "seconds": spent, "entries": cell["entries"] + [asdict(entry) for entry in added]}
 
 
 # What the cells say together
@@ -484,6 +492,11 @@ def place(folder, name, solver, calls):
     return Path(folder) / name / f"{solver}-{int(calls):02d}.json"
 
 
+def lacks_oracle(cell):
+    """Whether a finished cell could have an oracle and has none."""
+    return not SOLVERS[cell["solver"]].stochastic and best(cell, "oracle", "rmse") is None
+
+
 def finished(given, name):
     """The finished deterministic cells of a model, of the solvers and calls that `arguments` were given."""
     cells = [json.loads(file.read_text()) for file in sorted((given.folder / name).glob("*.json"))]
@@ -506,7 +519,7 @@ def main():
     parser.add_argument("names", nargs="*", help=", ".join((*networks.EXACT, *networks.SHARED, *networks.OWN)))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--items", type=int, default=40)
-    parser.add_argument("--oracle", action="store_true", help="also fit levels to the judged noises")
+    parser.add_argument("--oracle", action="store_true", help="also fit levels to the judged noises, in finished cells too")
     parser.add_argument("--brief", action="store_true", help="ours, light, D and H warm alone")
     parser.add_argument("--figures", type=Path, help="a folder for figures of what the finished cells say")
     parser.add_argument("--summary", action="store_true", help="only print what the finished cells say")
@@ -517,10 +530,16 @@ def main():
         for solver in given.solvers:
             for calls in given.calls:
                 kept = place(given.folder, name, solver, calls)
-                if kept.is_file():
+                known = json.loads(kept.read_text()) if kept.is_file() else None
+                if known is not None and not (given.oracle and lacks_oracle(known)):
                     continue
-                bench = bench or Bench(name, folder=given.networks, seeds=given.seeds, items=given.items)
-                found = bench.cell(solver, calls, oracle=given.oracle, brief=given.brief)
+                seeds, items = (known["seeds"], known["items"]) if known else (given.seeds, given.items)
+                if bench is None or (bench.seeds, bench.items) != (seeds, items):
+                    bench = Bench(name, folder=given.networks, seeds=seeds, items=items)
+                if known is None:
+                    found = bench.cell(solver, calls, oracle=given.oracle, brief=given.brief)
+                else:
+                    found = bench.with_oracles(known)
                 kept.write_text(json.dumps(found))
                 said = duel(found, "D", "fd_pixels" if SOLVERS[solver].stochastic else "rmse")
                 print(f"{name} {solver} {calls}: {said.ratio:.2f} of D, {said.word}, {found['seconds']:.0f} s", flush=True)

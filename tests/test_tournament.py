@@ -1,5 +1,7 @@
 """The tournament of experiments/: its cells on a small exact mixture, and what it reads from them."""
 
+import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +49,28 @@ def test_oracles_are_no_worse_than_where_they_start(cell):
         fitted = np.mean(np.square(tournament.best(cell, pool, "rmse")["rmse"]))
         starts = [e for e in cell["entries"] if e["pool"] in others]
         assert fitted <= min(np.mean(np.square(e["rmse"])) for e in starts) * (1 + 1e-9)
+
+
+def test_a_finished_cell_gets_the_oracles_it_would_have_had(bench, cell, tmp_path, monkeypatch):
+    added = {"learned", *tournament.ORACLES}
+    bare = {**cell, "entries": [entry for entry in cell["entries"] if entry["pool"] not in added]}
+    kept = tournament.place(tmp_path, "small", "ddim", 4)
+    kept.parent.mkdir()
+    kept.write_text(json.dumps(bare))
+    monkeypatch.setattr(tournament, "Bench", lambda name, seeds, items, **options: bench if (seeds, items) == (3, 12) else None)
+    monkeypatch.setattr("sys.argv", ["", "small", "--solvers", "ddim", "--calls", "4", "--folder", str(tmp_path)])
+    tournament.main()
+    assert json.loads(kept.read_text()) == bare  # finished, and no oracle was asked for
+    monkeypatch.setattr("sys.argv", [*sys.argv, "--oracle"])
+    tournament.main()
+    found = json.loads(kept.read_text())
+    assert [entry["pool"] for entry in found["entries"]] == [entry["pool"] for entry in cell["entries"]]
+    for pool in added:
+        new, old = (tournament.best(each, pool, "rmse") for each in (found, cell))
+        assert new["sigmas"] == pytest.approx(old["sigmas"], rel=1e-9)
+        assert new["rmse"] == pytest.approx(old["rmse"], rel=1e-9)
+    monkeypatch.setattr(bench, "with_oracles", None)
+    tournament.main()  # nothing is left to add
 
 
 def test_a_measure_is_that_of_a_run_by_hand(bench, cell):
