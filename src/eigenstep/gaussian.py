@@ -52,6 +52,15 @@ class ReverseTrajectory:
     error_variances : (n+1, k)
         Variance that the errors of the network's calls have left in a direction; 0 without a `denoiser_error`. It is not part
         of `variances`.
+
+    Examples
+    --------
+    Started from the prior, a run forgets part of its mean error (theory 2):
+
+    >>> spectrum = Spectrum.from_eigenvalues([1.0], mean_energy=[4.0])
+    >>> run = reverse_trajectory(spectrum, [2.0, 1.0, 0.0], start="prior")
+    >>> run.mean_gains.ravel().round(6).tolist(), run.mean_errors.ravel().round(6).tolist()
+    ([1.0, 0.6, 0.3], [4.0, 1.44, 0.36])
     """
 
     sigmas: Float

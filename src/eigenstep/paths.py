@@ -29,6 +29,12 @@ class NoisePath(ABC):
     `t_to_sigma` and `sigma_to_t` are inverse to each other and increasing; both take and return arrays of any one
     shape. `sigma_min` and `sigma_max` are the levels the model was trained for, those of `t_min` and `t_max`; the map
     itself may reach further (`sigma_domain`). Subclasses are final and supply the three formulas.
+
+    Examples
+    --------
+    >>> flow = RectifiedFlow()
+    >>> float(flow.t_to_sigma(0.5)), float(flow.sigma_to_t(3.0)), float(flow.alpha(0.75))
+    (1.0, 0.75, 0.25)
     """
 
     @property

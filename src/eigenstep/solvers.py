@@ -88,6 +88,18 @@ class Solver:
         ((lambda + sigma'^2)/(lambda + sigma^2))^(drift/2) times the earlier one.
     source : str
         Where the definition comes from.
+
+    Examples
+    --------
+    A step in ln sigma, x' = x + ln(sigma'/sigma) (x - D), against DDIM's in sigma, from 2 to 1 with a denoiser of 0:
+
+    >>> def step(denoise, x, history, sigma, sigma_next, context):
+    ...     return x + np.log(sigma_next / sigma) * (x - denoise(x, sigma)), ()
+    >>> mine = Solver("mine", 1, step)
+    >>> [round(float(sample(lambda x, sigma: 0 * x, 2.0, [2.0, 1.0], solver=solver)), 6) for solver in (mine, "ddim")]
+    [0.613706, 1.0]
+    >>> mine.nfe(5), mine.stochastic
+    (5, False)
     """
 
     name: str

@@ -40,6 +40,13 @@ class SourceKind:
     recognises : for what is neither file nor folder.
     uses : names of `Options` that mean something to it, besides those that always do.
     example : what to write, for messages.
+
+    Examples
+    --------
+    >>> SOURCES["digits"].recognises("digits"), SOURCES["array"].recognises("digits")
+    (True, False)
+    >>> [name for name, kind in SOURCES.items() if ".flac" in kind.suffixes]
+    ['audio']
     """
 
     open: Callable[[Any, Options], Source]

@@ -73,7 +73,13 @@ class Job:
 
 
 class Jobs:
-    """Jobs by their id, one at a time; safe to use from several threads."""
+    """Jobs by their id, one at a time; safe to use from several threads.
+
+    >>> finished, jobs = threading.Event(), Jobs()
+    >>> identity = jobs.begin(Job("three"), lambda job: "a key", after=finished.set)
+    >>> finished.wait(60), jobs.job(identity).key
+    (True, 'a key')
+    """
 
     def __init__(self) -> None:
         """None yet."""

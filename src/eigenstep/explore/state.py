@@ -51,6 +51,12 @@ class State:
         Levels that were moved by hand, n+1 of them; None for the optimum.
     model_path : NoisePath, optional
         That of the network beside the page, which holds where no other is named.
+
+    Examples
+    --------
+    >>> state = State("digits", final="sigma-min")
+    >>> state.ends, state.measure["objective"]
+    (None, 'w2')
     """
 
     spectrum: str
