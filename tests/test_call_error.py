@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from eigenstep import CallError, Spectrum, VPDiscrete, divergence, grid, karras_law, optimal_grid, optimal_timesteps, rank
-from eigenstep.gaussian import OBJECTIVES, reverse_trajectory
+from eigenstep.gaussian import OBJECTIVES, STEPWISE, reverse_trajectory
 from eigenstep.optimal.objective import GridObjective
 from eigenstep.solvers import SOLVERS, sample
 from eigenstep.transfer import wiener_gain
@@ -92,12 +92,12 @@ def test_one_step_worked_by_hand():
     run = reverse_trajectory(Spectrum.from_eigenvalues([1.0]), [2.0, 1.0, 0.0], denoiser_error=error)
     np.testing.assert_allclose(run.error_variances.ravel(), [0.0, 1 / 16, 1 / 64 + 1 / 4], rtol=1e-15)
     np.testing.assert_allclose(run.variances.ravel(), [5.0, 1.8, 0.45], rtol=1e-14)
-    # w2 = (sqrt .45 - 1)^2 + the errors' variance; kl has it over 2 v, reverse_kl over 2 q.
+    # w2 = (sqrt .45 - 1)^2 + the errors' variance, as in local and blend; kl has it over 2 v, reverse_kl over 2 q.
     plain = {o: divergence(Spectrum.from_eigenvalues([1.0]), [2.0, 1.0, 0.0], objective=o) for o in OBJECTIVES}
     erring = {
         o: divergence(Spectrum.from_eigenvalues([1.0]), [2.0, 1.0, 0.0], objective=o, denoiser_error=error) for o in OBJECTIVES
     }
-    added = {"w2": 17 / 64, "kl": 17 / 64 / 0.9, "reverse_kl": 17 / 128, "local": 17 / 64}
+    added = {"w2": 17 / 64, "kl": 17 / 64 / 0.9, "reverse_kl": 17 / 128, "local": 17 / 64, "blend": 17 / 64}
     for objective in OBJECTIVES:
         assert erring[objective] - plain[objective] == pytest.approx(added[objective], rel=1e-12)
 
@@ -106,7 +106,7 @@ def test_one_step_worked_by_hand():
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize(("start", "final"), [("marginal", 0.0), ("prior", 0.0), ("marginal", None)])
 def test_value_gradient_and_hessian_with_errors(solver, objective, start, final):
-    if (start, objective) == ("prior", "local"):
+    if start == "prior" and objective in STEPWISE:
         start = "marginal"
     sigmas = grid(karras_law(0.05, 80.0, rho=4.0), 5, final=final)
     function = GridObjective(SOURCE, SOLVERS[solver], objective, 0.1, start, ERROR)
@@ -130,7 +130,7 @@ def test_value_gradient_and_hessian_with_errors(solver, objective, start, final)
 
 
 @pytest.mark.parametrize("solver", ["ddim", "heun", "dpmpp_2m", "unipc3", "euler_ancestral"])
-@pytest.mark.parametrize("objective", ["w2", "local"])
+@pytest.mark.parametrize("objective", ["w2", "local", "blend"])
 def test_the_optimum_with_errors_beats_the_optimum_without(solver, objective):
     options = {"solver": solver, "objective": objective}
     blind = optimal_grid(SOURCE, 6, 0.05, 80.0, **options)

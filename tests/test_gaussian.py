@@ -22,7 +22,7 @@ from eigenstep import (
     reverse_trajectory,
     trajectory,
 )
-from eigenstep.gaussian import OBJECTIVES, divergence_terms
+from eigenstep.gaussian import BLEND, OBJECTIVES, STEPWISE, divergence_terms
 from eigenstep.optimal.objective import GridObjective
 
 LAM = np.array([50.0, 2.0, 1.0, 0.3, 1e-4])
@@ -59,7 +59,7 @@ def test_the_sampler_and_the_step_maps_give_one_divergence(solver, start, final)
     grids = np.stack([np.append(SIGMAS[:-1], final), np.append(SIGMAS[:-1] ** 0.9 * 80**0.1, final)])
     source = spectrum(multiplicities=[1, 2, 3, 4, 5], mean_energy=[1.0, 0.5, 0.0, 0.2, 0.1])
     for objective in OBJECTIVES:
-        if objective == "local" and start == "prior":
+        if objective in STEPWISE and start == "prior":
             continue
         values, _ = GridObjective(source, SOLVERS[solver], objective, 0.1, start)(grids)
         direct = [
@@ -73,7 +73,7 @@ def test_the_sampler_and_the_step_maps_give_one_divergence(solver, start, final)
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_the_gradient_is_the_slope_of_the_divergence(solver, objective):
     source = spectrum(mean_energy=[1.0, 0.5, 0.0, 0.2, 0.1])
-    start = "marginal" if objective == "local" else "prior"
+    start = "marginal" if objective in STEPWISE else "prior"
     options = {"solver": solver, "objective": objective, "noise_floor": 0.3, "start": start}
     _, gradient = GridObjective(source, SOLVERS[solver], objective, 0.3, start)(SIGMAS[None])
     step = 1e-4
@@ -191,6 +191,14 @@ def test_zero_eigenvalues_end_exactly_and_cost_nothing():
     assert np.isfinite(divergence(flat, SIGMAS, objective="kl", start="prior"))
 
 
+def test_a_blend_worked_by_hand():
+    """DDIM 2 -> 1 -> 0 at lambda = 1: gains 3/5 and 1/2 where the truth has sqrt(2/5) and sqrt(1/2)."""
+    whole = (np.sqrt(5) * 3 / 5 / 2 - 1) ** 2
+    first, second = (np.sqrt(5) * 3 / 5 - np.sqrt(2)) / np.sqrt(2), np.sqrt(2) / 2 - 1
+    value = divergence(Spectrum.from_eigenvalues([1.0]), [2.0, 1.0, 0.0], objective="blend")
+    assert value == pytest.approx(whole + BLEND * 2 * (first**2 + second**2), rel=1e-13)
+
+
 def test_local_errors_of_ddim_add_up_to_the_end_to_end_error_to_first_order():
     """All DDIM errors have one sign: n sum delta^2 >= (sum delta)^2, and sum delta -> sqrt(v) - sqrt(q)."""
     fine = grid(karras_law(0.02, 80.0), 200)
@@ -245,6 +253,7 @@ def test_the_wiener_filter_attains_the_bound():
         ({"noise_floor": -1.0}, "`noise_floor` must be at least 0, got -1"),
         ({"start": "Prior"}, "`start` must be one of marginal, prior, got 'Prior'"),
         ({"objective": "local", "start": "prior"}, "`start` must be 'marginal' for `objective`='local'"),
+        ({"objective": "blend", "start": "prior"}, "`start` must be 'marginal' for `objective`='blend'"),
     ],
 )
 def test_refusals(arguments, message):

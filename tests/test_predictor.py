@@ -177,6 +177,8 @@ def test_a_blends_plan_is_stationary_and_lies_between_its_parts(solver):
         moved = plan.copy()
         moved[1:-1] *= np.exp(0.003 * rng.standard_normal(4))
         assert parts(moved) @ [1.0, 0.2] > least * (1 - 1e-9)
+    # The objective of the package, found by Newton's method; SLSQP ends where ln value gains less than 1e-6.
+    assert optimal_grid(spectrum, 5, 0.004, 160.0, solver=method, objective="blend").value == pytest.approx(least, rel=1e-6)
     w2, local = (predictor.best_blend(spectrum, 5, share=share, **settings) for share in (0.0, np.inf))
     np.testing.assert_array_equal(w2, optimal_grid(spectrum, 5, 0.004, 160.0, solver=method).sigmas)
     assert parts(w2)[0] < parts(plan)[0] < parts(local)[0]

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from eigenstep import CallError, Spectrum, divergence, optimal_grid, optimal_split, sample, split, wiener_gain
+from eigenstep import OBJECTIVES, CallError, Spectrum, divergence, optimal_grid, optimal_split, sample, split, wiener_gain
 from eigenstep.optimal.split import _feasible, _TwoRuns
 from eigenstep.solvers import SOLVERS
 
@@ -68,7 +68,7 @@ class TestTwoRuns:
     """The value that is minimised, by two other routes."""
 
     @pytest.mark.parametrize("solver", ["ddim", "heun", "dpm_2", "ddim_eta"])
-    @pytest.mark.parametrize("objective", ["w2", "kl", "reverse_kl", "local"])
+    @pytest.mark.parametrize("objective", OBJECTIVES)
     def test_without_a_history_two_runs_are_one(self, solver, objective):
         grid = np.array([80.0, 25.0, 7.0, 2.0, 0.6, 0.1, 0.0])
         options = {"objective": objective, "noise_floor": 0.05}
@@ -98,7 +98,7 @@ class TestTwoRuns:
         assert value == pytest.approx(divergence(SPECTRUM, grid, **options), rel=1e-12)
 
     @pytest.mark.parametrize("solver", ["ddim", "heun", "ddim_eta"])
-    @pytest.mark.parametrize("objective", ["w2", "kl", "reverse_kl", "local"])
+    @pytest.mark.parametrize("objective", OBJECTIVES)
     def test_the_networks_errors_are_those_of_one_run_where_there_is_no_history(self, solver, objective):
         grid = np.array([80.0, 25.0, 7.0, 2.0, 0.6, 0.1, 0.0])
         options = {"objective": objective, "noise_floor": 0.05}
@@ -119,7 +119,7 @@ class TestTwoRuns:
         assert value == pytest.approx(divergence(SPECTRUM, grid, denoiser_error=cut), rel=1e-4)
 
     @pytest.mark.parametrize("solver", SOLVER_NAMES)
-    @pytest.mark.parametrize("objective", ["w2", "kl", "local"])
+    @pytest.mark.parametrize("objective", ["w2", "kl", "local", "blend"])
     @pytest.mark.parametrize("errors", [(None, None), (POOR, WORSE)], ids=["exact", "poor"])
     def test_gradient_is_the_slope(self, solver, objective, errors):
         grid = np.array([80.0, 25.0, 7.0, 2.0, 0.6, 0.1, 0.0])
@@ -145,7 +145,7 @@ class TestOptimalSplit:
         assert result.converged
 
     @pytest.mark.parametrize("solver", ["ddim", "dpmpp_2m", "dpmpp_2m_sde"])
-    @pytest.mark.parametrize("objective", ["w2", "kl", "local"])
+    @pytest.mark.parametrize("objective", ["w2", "kl", "local", "blend"])
     def test_no_perturbation_improves(self, solver, objective):
         options = {"objective": objective, "noise_floor": 0.05}
         result = optimal_split(SPECTRUM, 7, BOUNDARY, *RANGE, solver=solver, **options)

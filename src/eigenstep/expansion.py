@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eigenstep import _checks
-from eigenstep.gaussian import OBJECTIVES, divergence_terms, local_weight
+from eigenstep.gaussian import OBJECTIVES, STEPWISE, divergence_terms, local_weight
 from eigenstep.grids import Law
 from eigenstep.spectrum import Spectrum
 
@@ -136,7 +136,7 @@ def expanded_divergence(
     >>> round(expanded_divergence(Spectrum.from_eigenvalues([1.0, 0.3]), karras_law(0.002, 80.0), 20, objective="kl"), 7)
     0.0397142
     """
-    objective = _checks.choice(objective, [name for name in OBJECTIVES if name != "local"], "objective")
+    objective = _checks.choice(objective, [name for name in OBJECTIVES if name not in STEPWISE], "objective")
     target = spectrum.eigenvalues + float(np.asarray(law(np.array([1.0])))[0]) ** 2
     retained = np.exp(log_retained_variance(spectrum, law, n, order=order))
     return float(spectrum.multiplicities @ divergence_terms(objective, target * retained, target, 0.0, noise_floor))
@@ -145,7 +145,7 @@ def expanded_divergence(
 def leading_weights(spectrum: Spectrum, *, objective: str, noise_floor: float) -> Float:
     """w_i of the leading error (1/4N^2) sum_i m_i w_i E_i^2: theory (4). (k,)
 
-    `kl`, `reverse_kl`: (lambda/(lambda+tau^2))^2; `w2`, `local`: lambda^2/(lambda+tau^2), which is lambda at tau = 0
+    `kl`, `reverse_kl`: (lambda/(lambda+tau^2))^2; `w2`, `local`, `blend`: lambda^2/(lambda+tau^2), which is lambda at tau = 0
     (for `local`, E_i^2 is replaced by int phi_i'^4, see `optimal.geodesic_law`). Zero where lambda = 0: such a direction is
     never in error.
 
@@ -156,4 +156,4 @@ def leading_weights(spectrum: Spectrum, *, objective: str, noise_floor: float) -
     noise_floor = _checks.real_number(noise_floor, "noise_floor", minimum=0.0)
     lam = spectrum.eigenvalues
     kept = np.where(lam > 0, local_weight(np.where(lam > 0, lam, 1.0), noise_floor), 0.0)
-    return np.asarray(lam * kept if objective in ("w2", "local") else kept**2)
+    return np.asarray(lam * kept if objective in ("w2", *STEPWISE) else kept**2)

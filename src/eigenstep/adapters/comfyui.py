@@ -537,6 +537,6 @@ def objectives() -> list[str]:
     """The objectives that a node offers.
 
     >>> objectives()
-    ['w2', 'kl', 'reverse_kl', 'local']
+    ['w2', 'kl', 'reverse_kl', 'local', 'blend']
     """
     return list(OBJECTIVES)

@@ -14,6 +14,7 @@ ERROR_NAMES = {
     "kl": "KL(data ‖ samples), nats",
     "reverse_kl": "KL(samples ‖ data), nats",
     "local": "local error",
+    "blend": "squared Wasserstein distance and a fifth of the local error",
 }
 
 

@@ -22,7 +22,7 @@ from eigenstep.adapters import text
 from eigenstep.explore.jobs import Job
 from eigenstep.explore.shelf import Shelf
 from eigenstep.explore.state import EDM_RANGE, State
-from eigenstep.gaussian import OBJECTIVES, divergence, retained_variance
+from eigenstep.gaussian import OBJECTIVES, STEPWISE, divergence, retained_variance
 from eigenstep.grids import LAWS, catalogue_grids
 from eigenstep.optimal import GridResult, RankedGrid, optimal_grid, rank
 from eigenstep.paths import PATHS
@@ -109,7 +109,7 @@ class Desk:
                 "origin": origin,
                 "sigmas": sigmas.tolist(),
                 "value": _finite(value),
-                "share": _finite(value / spectrum.trace) if state.objective in ("w2", "local") else None,
+                "share": _finite(value / spectrum.trace) if state.objective in ("w2", *STEPWISE) else None,
                 "ratio": None if best is None else _ratio(value, best.value),
                 "timesteps": _timesteps(state, sigmas),
                 "log_snr": _log_snr(sigmas),
@@ -279,7 +279,7 @@ class Desk:
                 n, state.sigma_min, state.sigma_max, final=state.ends, spectrum=spectrum, path=state.noise_path
             )
             # The errors of single steps take longest: on so many nodes they are the same to ten digits, twenty times as fast.
-            ranked_on = spectrum.binned(_NODES) if state.objective == "local" else spectrum
+            ranked_on = spectrum.binned(_NODES) if state.objective in STEPWISE else spectrum
             return rank(ranked_on, grids, **state.measure) if grids else ()
 
         return self._remembered(("hand", n, state.aim), ranked)

@@ -34,7 +34,7 @@ def geodesic_law(
         lambda = 0 directions have no weight. More than 96 distinct eigenvalues are binned (`Spectrum.binned`).
     sigma_min, sigma_max : float
         0 <= sigma_min < sigma_max < inf, data units.
-    objective : {"w2", "kl", "reverse_kl", "local"}
+    objective : {"w2", "kl", "reverse_kl", "local", "blend"}
     noise_floor : float
         tau >= 0, data units.
 

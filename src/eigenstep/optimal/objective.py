@@ -5,14 +5,14 @@ It reaches `gaussian.divergence`'s numbers by another route: products of step ma
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eigenstep.call_error import CallError
-from eigenstep.gaussian import divergence_terms, local_weight
+from eigenstep.gaussian import BLEND, divergence_terms, local_weight
 from eigenstep.solvers import Solver
 from eigenstep.spectrum import Spectrum
 from eigenstep.transfer import assembled, jets, local_errors, local_jet, outcome
@@ -47,12 +47,20 @@ class GridObjective:
         >>> value.round(6).tolist(), gradient.round(6).tolist()          # (sqrt(0.45) - 1)^2
         ([0.108359], [[0.412198, 0.147214, 0.0]])
         """
+        if self.objective == "blend":
+            (whole, by_whole), (steps, by_steps) = (part(grids) for part in self._blended)
+            return whole + BLEND * steps, by_whole + BLEND * by_steps
         n, state = grids.shape[1] - 1, 1 + self.solver.memory
         calls = 0 if self.error is None else self.solver.calls_per_step
         size = state * (state + calls) * self.solver.window * n * self.spectrum.eigenvalues.size
         parts = np.array_split(grids, -(-grids.shape[0] * size // _GRIDS_AT_ONCE))
         results = [self._local(part) if self.objective == "local" else self._end_to_end(part) for part in parts]
         return np.concatenate([value for value, _ in results]), np.concatenate([slope for _, slope in results])
+
+    @property
+    def _blended(self) -> tuple[GridObjective, GridObjective]:
+        """What `blend` is made of: the calls' errors count once."""
+        return replace(self, objective="w2"), replace(self, objective="local", error=None)
 
     @property
     def negligible(self) -> float:
@@ -128,6 +136,10 @@ class GridObjective:
         >>> round(value, 6), gradient.round(6).tolist(), hessian.round(6).tolist()
         (0.108359, [0.147214], [[0.394427]])
         """
+        if self.objective == "blend":
+            (whole, *by_whole), (steps, *by_steps) = (part.curved(sigmas) for part in self._blended)
+            gradient, hessian = (one + BLEND * other for one, other in zip(by_whole, by_steps, strict=True))
+            return whole + BLEND * steps, gradient, hessian
         if self.objective == "local":
             value, gradient, hessian = self._local_curved(sigmas)
         else:

@@ -116,7 +116,7 @@ def optimal_grid(
     final : float or None
         Where the grid ends, <= sigma_min: 0.0, or None to end at sigma_min itself.
     solver : str or Solver
-    objective : {"w2", "kl", "reverse_kl", "local"}
+    objective : {"w2", "kl", "reverse_kl", "local", "blend"}
     noise_floor : float
         tau >= 0, data units.
     start : {"marginal", "prior"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from eigenstep import _checks
 from eigenstep.call_error import CallError, call_error
-from eigenstep.gaussian import OBJECTIVES, check_start, divergence_terms, local_weight
+from eigenstep.gaussian import BLEND, OBJECTIVES, check_start, divergence_terms, local_weight
 from eigenstep.grids import grid
 from eigenstep.optimal.geodesic import geodesic_law
 from eigenstep.solvers import Solver, solver_named
@@ -193,6 +193,10 @@ class _TwoRuns:
     errors: tuple[CallError | None, CallError | None] = (None, None)
 
     def __call__(self, sigmas: Float, m: int) -> tuple[float, Float]:
+        if self.objective == "blend":
+            whole, by_whole = replace(self, objective="w2")(sigmas, m)
+            steps, by_steps = replace(self, objective="local", errors=(None, None))(sigmas, m)
+            return whole + BLEND * steps, by_whole + BLEND * by_steps
         parts = sigmas[None, : m + 1], sigmas[None, m:]
         return self._local(parts, m) if self.objective == "local" else self._end_to_end(parts, m)
 

@@ -74,7 +74,7 @@ def tangent_gamma(
     ----------
     spectrum : Spectrum
         lambda = 0 directions have no weight.
-    objective : {"w2", "kl", "reverse_kl", "local"}
+    objective : {"w2", "kl", "reverse_kl", "local", "blend"}
         `kl` and `reverse_kl` agree to leading order.
     noise_floor : float
         tau >= 0, data units.

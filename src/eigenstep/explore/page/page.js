@@ -18,6 +18,7 @@ const OBJECTIVES = {
   kl: ["KL(data ‖ samples)", "KL, nats", "KL(data ‖ samples), in nats: every lost detail counts, however small; set a noise floor with it."],
   reverse_kl: ["KL(samples ‖ data)", "KL, nats", "KL(samples ‖ data), in nats: what the samples show that the data never would."],
   local: ["local error", "local error", "Sum of squared errors of single steps: what each step does wrong by itself, without errors that cancel by luck."],
+  blend: ["W₂² + local/5", "blend of both", "Squared Wasserstein distance and a fifth of the local error: what cancels between steps counts, but no step may rely on it."],
 };
 const FORMATS = { diffusers: "diffusers", comfyui: "ComfyUI", "k-diffusion": "k-diffusion", webui: "A1111, Forge", "sd.cpp": "sd.cpp", text: "text", json: "JSON", python: "Python" };
 const FORMAT_HINTS = { diffusers: "A scheduler of diffusers that walks these levels.", json: "Everything this page knows of the grid.", python: "The calls of eigenstep that give this grid and its error." };
