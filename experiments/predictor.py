@@ -200,9 +200,9 @@ PREDICTORS = {
 that the network's own error curve asks for; the floor of "kl floored" is the data's standard deviation."""
 
 
-def _blend(share, kind=""):
-    """w2 + share local, of what was said; both are squared data units."""
-    return lambda said: np.array(said[f"w2{kind}"]) + share * np.array(said[f"local{kind}"])
+def _blend(share, kind="", error=""):
+    """w2 + share local, of what was said; both are squared data units, and the network's error counts once."""
+    return lambda said: np.array(said[f"w2{kind}{error}"]) + share * np.array(said[f"local{kind}"])
 
 
 def _louder(share, spectrum=""):
@@ -213,7 +213,7 @@ def _louder(share, spectrum=""):
 BLENDS = {
     "w2 + local": _blend(1.0),
     "w2 + local/5": _blend(0.2),
-    "w2 + local/5 + error": _blend(0.2, " + error"),
+    "w2 + local/5 + error": _blend(0.2, error=" + error"),
     "w2 + local/5 effective": _blend(0.2, " effective"),
     "w2 + 4 errors": _louder(4.0),
     "w2 effective + error": _louder(1.0, " effective"),
@@ -321,6 +321,30 @@ def by_model(results, kind):
     return "\n".join(lines)
 
 
+RULES = {
+    "w2, for multistep solvers local": ("w2", "local"),
+    "**w2, for multistep solvers blend**": ("w2", "w2 + local/5"),
+    "the same with the gauge's error": ("w2 + error", "w2 + local/5 + error"),
+    "the same on the effective spectrum": ("w2 effective", "w2 + local/5 effective"),
+}
+"""What one would plan for, one-step and multistep solvers; `blend` is the package's w2 + local/5."""
+
+
+def rules_table(results):
+    """One row per rule and measure, one column per model and one for all: median rho over the cells of all solvers."""
+    lines = ["| rho, all solvers | " + " | ".join(results) + " | all |", "|---|" + "--:|" * (len(results) + 1)]
+    for measure in MEASURES:
+        found = {model: correlations(cells, measure) for model, cells in results.items()}
+        for rule, aims in RULES.items():
+            rhos = []
+            for model, cells in results.items():
+                chosen = [found[model][aims[cell["solver"] not in ONE_STEP]][0] for cell in cells]
+                rhos.append([each[place] for place, each in enumerate(chosen)])
+            medians = [np.median(each) for each in (*rhos, np.concatenate(rhos))]
+            lines.append(f"| {rule}, by {measure} | " + " | ".join(f"{each:.2f}" for each in medians) + " |")
+    return "\n".join(lines)
+
+
 def by_cell(results):
     """Solver x calls: the median rho over models of each objective."""
     found = {}
@@ -420,7 +444,7 @@ def main():
     for kind in KINDS:
         if of_kind(results, kind):
             print(f"\n{summary(results, kind)}\n\n{by_model(results, kind)}")
-    print(f"\n{by_cell(results)}\n")
+    print(f"\n{rules_table(results)}\n\n{by_cell(results)}\n")
     for measure in MEASURES:
         print(f"{plans_table(results, plans, measure)}\n")
     print(f"{pairs_table(results, plans)}\n")

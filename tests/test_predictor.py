@@ -160,6 +160,12 @@ def test_tables_hold_the_rho_of_every_model_and_kind_of_solver(gaussian, cell):
     paid = predictor.prices([cell])["kl"][0]
     assert first.startswith(f"| kl | {rho:.2f} | {rho:.2f} | {paid:.2f} | {paid:.2f} |")
     assert "| rho | ddim 6 | dpmpp_2m 4 |" in predictor.by_cell(results)
+    (other,) = results["two"]
+    ends = [np.mean(each["squares"], axis=1)[:, None] for each in (cell, other)]
+    whole = predictor.spearman(cell["said"]["w2"], ends[0])[0]
+    steps = predictor.spearman(other["said"]["local"], ends[1])[0]
+    row = f"| w2, for multistep solvers local, by root mean square | {whole:.2f} | {steps:.2f} | {(whole + steps) / 2:.2f} |"
+    assert row in predictor.rules_table(results).splitlines()
 
 
 @pytest.mark.parametrize("solver", ["ddim", "dpmpp_2m"])
