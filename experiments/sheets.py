@@ -6,13 +6,11 @@ Rows: the best default grid of the catalogue and our plan at each number of call
 those that the tournament kept; latents are shown decoded.
 """
 
-import argparse
-import json
 from pathlib import Path
 
 import networks
 import numpy as np
-from tournament import FINE_STEPS, FIRST_SEED, best
+from tournament import FINE_STEPS, FIRST_SEED, arguments, best, finished
 
 from eigenstep import grid, karras_law, plots, sample
 from eigenstep.models import WarmStart, item_noise
@@ -50,26 +48,24 @@ def decoded(name, folder, items):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, calls=(4, 6), solvers=("ddim",))
     parser.add_argument("names", nargs="+")
-    parser.add_argument("--folder", type=Path, default=Path("results"))
-    parser.add_argument("--networks", type=Path, default=Path("networks"))
-    parser.add_argument("--solver", default="ddim")
-    parser.add_argument("--calls", type=int, nargs="*", default=[4, 6])
     parser.add_argument("--count", type=int, default=10)
     parser.add_argument("--to", type=Path, default=Path("sheets"))
     given = parser.parse_args()
     given.to.mkdir(parents=True, exist_ok=True)
     for name in given.names:
-        cells = [json.loads((given.folder / name / f"{given.solver}-{calls:02d}.json").read_text()) for calls in given.calls]
         subject = networks.subject(name, given.networks)
-        drawn = {title: decoded(name, given.networks, items) for title, items in rows(subject, cells, given.count).items()}
         ends = (float(np.min(subject.data)), float(np.max(subject.data))) if subject.data.ndim == 4 else None
         if (given.networks / name / "vae").is_dir():
             ends = (-1.0, 1.0)
-        ax = plots.sample_sheet(drawn, value_range=ends, title=f"{name}, {given.solver}")
-        ax.figure.savefig(given.to / f"{name}-{given.solver}.png", dpi=130, bbox_inches="tight")
-        print(given.to / f"{name}-{given.solver}.png")
+        for solver in given.solvers:
+            cells = [cell for cell in finished(given, name) if cell["solver"] == solver]
+            drawn = {title: decoded(name, given.networks, items) for title, items in rows(subject, cells, given.count).items()}
+            ax = plots.sample_sheet(drawn, value_range=ends, title=f"{name}, {solver}")
+            file = given.to / f"{name}-{solver}.png".replace("_", "-")
+            ax.figure.savefig(file, dpi=130, bbox_inches="tight")
+            print(file)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
     EIGENSTEP_SHARED=../shared python experiments/tournament.py mnist14 sdaloglu_mnist_lin --folder results/ --oracle
     python experiments/tournament.py --summary --folder results/
+    python experiments/tournament.py --summary --folder experiments/cells       # of the cells that the repository keeps
 
 A cell is model x solver x network calls. All grids of a cell start from the same noises, `--seeds` times `--items` of them,
 which nobody searched or planned with, and are judged by the model's own converged endpoint of each noise (a stochastic solver,
@@ -19,7 +20,8 @@ which has none, by Fréchet distance to held-out data). The pools:
 
 The best of a pool is picked by the measure that is reported, on the noises that it is reported for; pools of more than `KEPT`
 grids are cut to those by their squared error over the first `SCREENED` noises of each seed. Finished cells are kept in
-`--folder`, and a second call goes on; with `--oracle` it adds what finished cells lack of it.
+`--folder`, and a second call goes on; with `--oracle` it adds what finished cells lack of it. `--condense` writes what the
+tables need of them, a file for each model, and every script that reads cells reads those too.
 """
 
 import argparse
@@ -28,6 +30,7 @@ import functools
 import json
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -59,6 +62,10 @@ ORACLES = {"oracle": ("ours", "H warm", "searched warm"), "oracle cold": ("ours 
 """Each oracle and the pools whose best it starts from."""
 
 MEASURES = ("rmse", "fd_pixels", "fd_convolutions")
+"""Distances to the converged endpoint (of stochastic solvers: to data)."""
+
+TO_DATA = "fd_data"
+"""Of confirmed cells: squared Fréchet distance to held-out data in random convolutions."""
 
 
 @dataclass
@@ -74,6 +81,7 @@ class Entry:
     rmse: list[float] = field(default_factory=list)
     fd_pixels: list[float] = field(default_factory=list)
     fd_convolutions: list[float] = field(default_factory=list)
+    fd_data: list[float] = field(default_factory=list)
 
 
 class Bench:
@@ -311,7 +319,7 @@ class Bench:
 
 def best(cell, pool, measure):
     """The entry of a pool with the least mean over the seeds; None where there is none."""
-    rivals = [entry for entry in cell["entries"] if entry["pool"] == pool and entry[measure]]
+    rivals = [entry for entry in cell["entries"] if entry["pool"] == pool and entry.get(measure)]
     return min(rivals, key=lambda entry: np.mean(entry[measure]), default=None)
 
 
@@ -355,7 +363,7 @@ def row(title, cells, pool="D", ours="ours"):
     return f"| {title} | {len(words)} | {counts} | {medians} | {max(each.ratio for each in by[0]):.2f} |"
 
 
-def calls_to_match(cells, measure="rmse", at=10):
+def calls_to_match(cells, measure="rmse", at=10, ours="ours"):
     """Least measured calls with which ours is no worse than the best default with `at`, per model and solver."""
     found = {}
     for model, solver in dict.fromkeys((cell["model"], cell["solver"]) for cell in cells):
@@ -363,8 +371,9 @@ def calls_to_match(cells, measure="rmse", at=10):
         if at not in own or (theirs := best(own[at], "D", measure)) is None:
             continue
         goal = np.mean(theirs[measure])
-        enough = [calls for calls, cell in own.items() if np.mean(best(cell, "ours", measure)[measure]) <= goal]
-        found[model, solver] = min(enough, default=math.inf)
+        values = {calls: entry[measure] for calls, cell in own.items() if (entry := best(cell, ours, measure)) is not None}
+        if values:
+            found[model, solver] = min((calls for calls, each in values.items() if np.mean(each) <= goal), default=math.inf)
     return found
 
 
@@ -417,11 +426,13 @@ def summary(cells):
             words, ratios = [each.word for each in duels], [each.ratio for each in duels]
             counts = ", ".join(f"{words.count(word)} {word}" for word in ("better", "even", "worse"))
             lines.append(f"\nstochastic solvers by {measure} to data: {counts}; median {np.median(ratios):.2f} of D's")
-    matched = calls_to_match(settled)
-    for solver in dict.fromkeys(solver for _, solver in matched):
-        values = {model: calls for (model, each), calls in matched.items() if each == solver}
-        told = ", ".join(f"{model} {calls:g}" for model, calls in values.items())
-        lines.append(f"\n{solver}: calls to match D at 10, by rmse: median {np.median(list(values.values())):g}; {told}")
+    matched = {ours: calls_to_match(settled, ours=ours) for ours in ("ours", "oracle")}
+    for solver in dict.fromkeys(solver for _, solver in matched["ours"]):
+        for ours, found in matched.items():
+            values = {model: calls for (model, each), calls in found.items() if each == solver}
+            if values:
+                told = f"median {np.median(list(values.values())):g}; " + ", ".join(f"{m} {c:g}" for m, c in values.items())
+                lines.append(f"\n{solver}, {ours}: calls to match D at 10, by rmse: {told}")
     for pool, ours in (("D", "ours"), ("H", "ours cold"), ("H warm", "ours")):
         for cell in settled:
             found = duel(cell, pool, "rmse", ours)
@@ -437,11 +448,32 @@ def summary(cells):
             if entry["calls"]:
                 name = entry["name"].split()[0] if entry["pool"].startswith("searched") else entry["pool"]
                 spent.setdefault((name, cell["exact"]), []).append(entry["calls"])
+    rows = data_rows(settled)
+    if rows:
+        lines += ["\n| squared Fréchet distance to held-out data | cells | better | even | worse | median |"]
+        lines += ["|---|--:|--:|--:|--:|--:|", *rows]
     lines.append("\n| calls spent, counted by item | models | least | median | most |\n|---|---|--:|--:|--:|")
     for (name, is_exact), calls in sorted(spent.items()):
         kind = "exact" if is_exact else "networks"
         lines.append(f"| {name} | {kind} | {min(calls):,} | {int(np.median(calls)):,} | {max(calls):,} |")
     return "\n".join(text for text in lines if text is not None)
+
+
+def data_rows(cells):
+    """Who is how near held-out data, where that was measured: verdicts and median ratio."""
+    rows = []
+    for title, pool, ours in (
+        ("ours against **D**", "D", "ours"),
+        ("theory and 144 calls against **D**", "D", "ours light"),
+        ("**D** against the converged samples", "converged", "D"),
+        ("ours against the converged samples", "converged", "ours"),
+    ):
+        duels = [found for cell in cells if (found := duel(cell, pool, TO_DATA, ours)) is not None]
+        if duels:
+            words = [each.word for each in duels]
+            counts = " | ".join(str(words.count(word)) for word in ("better", "even", "worse"))
+            rows.append(f"| {title} | {len(duels)} | {counts} | {np.median([each.ratio for each in duels]):.2f} |")
+    return rows
 
 
 def table(cells):
@@ -483,8 +515,41 @@ def figures(cells, folder):
 
 
 def read(folder):
-    """All finished cells."""
-    return [json.loads(file.read_text()) for file in sorted(Path(folder).glob("*/*.json"))]
+    """All finished cells, those condensed to a file for each model among them."""
+    cells = [json.loads(file.read_text()) for file in sorted(Path(folder).glob("*/*.json"))]
+    return cells + [json.loads(line) for file in sorted(Path(folder).glob("*.jsonl")) for line in file.read_text().splitlines()]
+
+
+def condensed(cell):
+    """What the tables need of a cell, to six digits: of each pool the best by each measure, of others what they cost."""
+    needed = {id(best(cell, pool, measure)) for pool in {e["pool"] for e in cell["entries"]} for measure in MEASURES}
+    # The second default as well, which `confirm.py` runs too.
+    known = sorted((e for e in cell["entries"] if e["pool"] == "D" and e["rmse"]), key=lambda e: np.mean(e["rmse"]))
+    needed |= {id(entry) for entry in known[:2]}
+    entries = []
+    for entry in cell["entries"]:
+        if id(entry) in needed:
+            entries.append({key: value for key, value in entry.items() if key != "seconds"})
+        elif entry["calls"]:
+            entries.append({key: entry[key] for key in ("pool", "name", "calls")} | dict.fromkeys(MEASURES, ()))
+    return _rounded({key: value for key, value in cell.items() if key not in ("notes", "seconds")} | {"entries": entries})
+
+
+def _rounded(value):
+    if isinstance(value, dict):
+        return {key: _rounded(each) for key, each in value.items()}
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [_rounded(each) for each in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def condense(cells, folder):
+    """Write them, a line each, to a file for each model."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for model in dict.fromkeys(cell["model"] for cell in cells):
+        chosen = sorted((cell for cell in cells if cell["model"] == model), key=lambda each: (each["solver"], each["calls"]))
+        lines = [json.dumps(condensed(cell), separators=(",", ":"), ensure_ascii=False) for cell in chosen]
+        (folder / f"{model}.jsonl").write_text("\n".join(lines) + "\n")
 
 
 def place(folder, name, solver, calls):
@@ -499,17 +564,16 @@ def lacks_oracle(cell):
 
 def finished(given, name):
     """The finished deterministic cells of a model, of the solvers and calls that `arguments` were given."""
-    cells = [json.loads(file.read_text()) for file in sorted((given.folder / name).glob("*.json"))]
-    wanted = [cell for cell in cells if cell["solver"] in given.solvers and cell["calls"] in given.calls]
-    return [cell for cell in wanted if not SOLVERS[cell["solver"]].stochastic]
+    wanted = (cell for cell in read(given.folder) if cell["model"] == name and cell["calls"] in given.calls)
+    return [cell for cell in wanted if cell["solver"] in given.solvers and not SOLVERS[cell["solver"]].stochastic]
 
 
-def arguments(doc, *, calls=CALLS):
+def arguments(doc, *, calls=CALLS, solvers=("ddim", "dpmpp_2m", "unipc3", "ipndm4")):
     """A parser of what every script on the tournament's cells is told: folders, solvers and numbers of calls."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("results"))
     parser.add_argument("--networks", type=Path, default=Path("networks"), help="where train.py put ours")
-    parser.add_argument("--solvers", type=lambda text: tuple(text.split(",")), default=("ddim", "dpmpp_2m", "unipc3", "ipndm4"))
+    parser.add_argument("--solvers", type=lambda text: tuple(text.split(",")), default=solvers)
     parser.add_argument("--calls", type=lambda text: tuple(int(part) for part in text.split(",")), default=calls)
     return parser
 
@@ -523,6 +587,7 @@ def main():
     parser.add_argument("--brief", action="store_true", help="ours, light, D and H warm alone")
     parser.add_argument("--figures", type=Path, help="a folder for figures of what the finished cells say")
     parser.add_argument("--summary", action="store_true", help="only print what the finished cells say")
+    parser.add_argument("--condense", type=Path, help="a folder for what the tables need of them, a file for each model")
     given = parser.parse_args()
     for name in () if given.summary else given.names:
         (given.folder / name).mkdir(parents=True, exist_ok=True)
@@ -548,6 +613,8 @@ def main():
     print(summary(cells))
     if given.figures is not None:
         figures(cells, given.figures)
+    if given.condense is not None:
+        condense(cells, given.condense)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from eigenstep.evaluation import frechet_distance
+
 tournament = pytest.importorskip("tournament", reason="no experiments/ beside these tests")
 mixtures, networks, peers = (pytest.importorskip(name) for name in ("mixtures", "networks", "peers"))
 pytest.importorskip("torch", reason="features are computed in torch")
@@ -127,13 +129,40 @@ def test_the_summary_counts_verdicts_and_takes_medians_and_the_largest():
     assert told.count("| multistep solvers,") == 1
     assert "| one-step solvers," not in told
     assert "mnist14 dpmpp_2m 12: 1.33 of D, even" in told
-    assert "dpmpp_2m: calls to match D at 10, by rmse: median 10; mnist14 10" in told
+    assert "dpmpp_2m, ours: calls to match D at 10, by rmse: median 10; mnist14 10" in told
     assert "| ours | exact | 100 | 100 | 100 |" in told
 
 
 def test_calls_to_match_is_the_least_that_reach_the_defaults_at_ten():
     cells = [made([error] * 2, [[5.0, 5.0]], calls=calls) for calls, error in ((4, 7.0), (5, 4.9), (6, 3.0), (10, 1.0))]
     assert tournament.calls_to_match(cells) == {("m", "ddim"): 5}
+    assert tournament.calls_to_match(cells, ours="oracle") == {}
+    for cell in cells[:2]:
+        cell["entries"].append({**cell["entries"][0], "pool": "oracle", "rmse": [6.0 - 0.3 * cell["calls"]] * 2})
+    assert tournament.calls_to_match(cells, ours="oracle") == {("m", "ddim"): 4}
+    cells[0]["entries"][-1]["rmse"] = cells[1]["entries"][-1]["rmse"] = [6.0, 6.0]
+    assert tournament.calls_to_match(cells, ours="oracle") == {("m", "ddim"): np.inf}
+
+
+def test_condensed_cells_say_what_whole_ones_say(cell, tmp_path):
+    tournament.condense([cell, {**cell, "calls": 5}], tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["small.jsonl"]
+    kept = tournament.read(tmp_path)
+    assert [each["calls"] for each in kept] == [4, 5]
+    few, whole = kept[0]["entries"], cell["entries"]
+    assert len(few) < 0.7 * len(whole)
+    for pool in {entry["pool"] for entry in whole}:
+        for measure in tournament.MEASURES:
+            told, known = tournament.best(kept[0], pool, measure), tournament.best(cell, pool, measure)
+            assert told["name"] == known["name"]
+            # Six digits are kept.
+            np.testing.assert_allclose(told[measure], known[measure], rtol=1e-5)
+            np.testing.assert_allclose(told["sigmas"], known["sigmas"], rtol=1e-5)
+    assert tournament.summary(kept[:1]) == tournament.summary([cell])
+    assert tournament.table(kept[:1]) == tournament.table([cell])
+    defaults = sorted(np.mean(entry["rmse"]) for entry in whole if entry["pool"] == "D")[:2]
+    found = sorted(np.mean(entry["rmse"]) for entry in few if entry["pool"] == "D")[:2]
+    np.testing.assert_allclose(found, defaults, rtol=1e-5)
 
 
 def test_fitted_levels_find_the_best_grid_of_one_direction():
@@ -179,10 +208,15 @@ def test_confirmed_cells_are_judged_by_later_noises(bench, cell):
     later = tournament.Bench("small", folder=None, seeds=3, items=8, first=12)
     assert not set(later.noise.ravel()) & set(bench.noise.ravel())
     found = confirm.again(later, cell, 2)
-    assert [entry["pool"] for entry in found["entries"]] == ["ours", "D", "D"]
+    assert sorted(entry["pool"] for entry in found["entries"]) == ["D", "D", "converged", "ours", "ours light"]
+    data = later.features[-1](later.data[:2000])
+    assert found["entries"][-1]["fd_data"][2] == frechet_distance(later.features[-1](later.endpoint)[16:24], data)
+    told = tournament.summary([found])
+    assert "| ours against the converged samples | 1 |" in told
+    assert "| theory and 144 calls against **D** | 1 |" in told
     assert found["items"] == 8
-    before = {entry["name"]: entry for entry in cell["entries"] if entry["pool"] in ("ours", "D")}
-    for entry in found["entries"]:
+    before = {entry["name"]: entry for entry in cell["entries"] if entry["pool"] in ("ours", "ours light", "D")}
+    for entry in found["entries"][:-1]:
         assert entry["sigmas"] == before[entry["name"]]["sigmas"]
         assert len(entry["rmse"]) == 3
         # Other noises of the same model: near, not the same.
