@@ -54,9 +54,10 @@ def objective_input():
     return (
         planner.objectives(),
         {
-            "default": "w2",
-            "tooltip": "What the levels are best at. w2: closeness of the images; kl: no detail may be lost, small ones count "
-            "as much as large ones (set a noise floor); local: each step by itself.",
+            "default": "auto",
+            "tooltip": "What the levels are best at. auto: w2, or blend where the sampler remembers steps; w2: closeness of "
+            "the images; kl: no detail may be lost, small ones count as much as large ones (set a noise floor); local: each "
+            "step by itself; blend: w2 and a fifth of local.",
         },
     )
 

@@ -75,6 +75,22 @@ class TestPlan:
         assert (record["solver"], record["objective"], record["steps"]) == ("heun", "kl", 5)
         assert (record["sigma_min"], record["sigma_max"], record["final"]) == (0.002, 40.0, 0.0)
 
+    @pytest.mark.parametrize(
+        ("solver", "options", "objective"),
+        [
+            ("ddim", (), "w2"),
+            ("dpmpp_2m", (), "blend"),
+            ("dpmpp_2m", ("--start", "prior"), "w2"),
+            ("dpmpp_2m", ("--objective", "local"), "local"),
+        ],
+    )
+    def test_the_solver_says_what_to_plan_for_unless_told(self, saved, solver, options, objective):
+        record = plan(saved, "--steps", 4, "--solver", solver, *options)
+        assert record["objective"] == objective
+        start = "prior" if "prior" in options else "marginal"
+        expected = optimal_grid(Spectrum.load(saved), 4, 0.002, 80.0, solver=solver, objective=objective, start=start)
+        assert record["sigmas"] == expected.sigmas.tolist()
+
     def test_json_baselines_are_the_catalogue_in_ascending_order(self, saved):
         record = plan(saved, "--steps", 5)
         spectrum = Spectrum.load(saved)
@@ -727,7 +743,7 @@ BAD = [
     (("plan", "digits", "--steps", "0"), "`n` must be at least 1, got 0"),
     (("plan", "digits", "--steps", "many"), "'many' is not a valid integer"),
     (("plan", "digits", "--steps", "3", "--solver", "dpmpp2m"), r"`solver` must be one of ddim, .* mean 'dpmpp_2m'"),
-    (("plan", "digits", "--steps", "3", "--objective", "fid"), "`objective` must be one of w2, kl, reverse_kl, local"),
+    (("plan", "digits", "--steps", "3", "--objective", "fid"), "`objective` must be one of auto, w2, kl, reverse_kl"),
     (("plan", "digits", "--steps", "3", "--path", "sd51"), "`path` must be one of edm, .* Did you mean 'sd15'"),
     (("plan", "digits", "--steps", "3", "--format", "yaml"), "`format` must be one of table, json, diffusers"),
     (("plan", "digits", "--steps", "3", "--final", "one"), "`final` must be one of zero, sigma-min"),

@@ -305,6 +305,29 @@ def check_start(objective: str, start: str) -> None:
         )
 
 
+def objective_for(solver: str | Solver, *, start: str = "marginal") -> str:
+    """What to plan for where nobody says: `w2` for one-step solvers, `blend` for multistep ones.
+
+    Errors of a multistep solver's steps cancel each other in a Gaussian, and not in data. From the prior, where single steps
+    cannot be measured, it is `w2` too. The command line and ComfyUI's nodes ask this unless told an objective.
+
+    Parameters
+    ----------
+    solver : str or Solver
+    start : {"marginal", "prior"}
+
+    Raises
+    ------
+    ValueError
+        For an unknown solver or start.
+
+    >>> objective_for("ddim"), objective_for("dpmpp_2m"), objective_for("dpmpp_2m", start="prior")
+    ('w2', 'blend', 'w2')
+    """
+    marginal = _checks.choice(start, STARTS, "start") == "marginal"
+    return "blend" if solver_named(solver).memory and marginal else "w2"
+
+
 def local_weight(target: Any, noise_floor: float) -> Any:
     """q/(q + tau^2): what is left of a squared error in the standard deviation sqrt(q) after blurring by tau; 1 at tau = 0.
 

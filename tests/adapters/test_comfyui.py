@@ -171,8 +171,15 @@ class TestPlan:
     @pytest.mark.parametrize("sampler", comfyui.SAMPLERS)
     def test_sigma_models_get_the_optimal_grid(self, sampler):
         levels = comfyui.plan_sigmas(SPECTRUM, 5, SD15, sampler=sampler)
-        expected = optimal_grid(SPECTRUM, 5, SD15.sigma_min, SD15.sigma_max, solver=comfyui.SAMPLERS[sampler])
+        solver = comfyui.SAMPLERS[sampler]
+        objective = "blend" if SOLVERS[solver].memory else "w2"
+        expected = optimal_grid(SPECTRUM, 5, SD15.sigma_min, SD15.sigma_max, solver=solver, objective=objective)
         np.testing.assert_array_equal(levels, expected.sigmas)
+
+    def test_an_objective_that_is_named_is_taken(self):
+        whole = comfyui.plan_sigmas(SPECTRUM, 5, SD15, sampler="dpmpp_2m", objective="w2")
+        expected = optimal_grid(SPECTRUM, 5, SD15.sigma_min, SD15.sigma_max, solver="dpmpp_2m")
+        np.testing.assert_array_equal(whole, expected.sigmas)
 
     @pytest.mark.parametrize("name", ["flow3", "flux"])
     def test_flow_models_start_from_nothing_but_noise(self, name):

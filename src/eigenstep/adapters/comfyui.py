@@ -27,7 +27,7 @@ from numpy.typing import ArrayLike
 from eigenstep import _checks
 from eigenstep._checks import Float
 from eigenstep._torch import torch_module
-from eigenstep.gaussian import OBJECTIVES
+from eigenstep.gaussian import OBJECTIVES, objective_for
 from eigenstep.grids import split
 from eigenstep.optimal import optimal_grid, optimal_split
 from eigenstep.spectrum import Spectrum
@@ -209,7 +209,7 @@ def plan_sigmas(
     model_sampling: Any = None,
     *,
     sampler: str = "euler",
-    objective: str = "w2",
+    objective: str = "auto",
     noise_floor: float = 0.0,
     denoise: float = 1.0,
     start_at: float | None = None,
@@ -228,7 +228,9 @@ def plan_sigmas(
         network may be called at any level.
     sampler : str
         ComfyUI's name for the sampler that will run, one of `SAMPLERS` (`FLOW_SAMPLERS` for flow models).
-    objective, noise_floor
+    objective : str
+        "auto", `w2` or `blend` by the sampler (`objective_for`), or one of OBJECTIVES.
+    noise_floor
         As in `optimal_grid`.
     denoise : float
         In [0, 1]: where to start, see `start_level`. 0 gives an empty list, as ComfyUI's own nodes do.
@@ -265,7 +267,7 @@ def plan_sigmas(
         )
     final = None if last == lowest > 0 else last
     result = optimal_grid(
-        spectrum, steps, lowest, first, final=final, solver=solver, objective=objective, noise_floor=noise_floor
+        spectrum, steps, lowest, first, final=final, solver=solver, objective=_aim(objective, solver), noise_floor=noise_floor
     )
     return _handed_over(units, result.sigmas, top, solver)
 
@@ -278,7 +280,7 @@ def plan_split(
     *,
     high_steps: int | None = None,
     sampler: str = "euler",
-    objective: str = "w2",
+    objective: str = "auto",
     noise_floor: float = 0.0,
     denoise: float = 1.0,
 ) -> tuple[Float, Float]:
@@ -326,7 +328,7 @@ def plan_split(
         first,
         high_steps=high_steps,
         solver=solver,
-        objective=objective,
+        objective=_aim(objective, solver),
         noise_floor=noise_floor,
     )
     high, low = _handed_over(units, result.high, top, solver), units.to_host(result.low)
@@ -529,6 +531,10 @@ def _handed_over(units: Levels, sigmas: Float, top: float, solver: str) -> Float
     return levels
 
 
+def _aim(objective: str, solver: str) -> str:
+    return objective_for(solver) if objective == "auto" else objective
+
+
 def _shown(units: Levels, sigma: float) -> str:
     return f"{float(units.to_host([sigma])[0]):.6g}"
 
@@ -537,6 +543,6 @@ def objectives() -> list[str]:
     """The objectives that a node offers.
 
     >>> objectives()
-    ['w2', 'kl', 'reverse_kl', 'local', 'blend']
+    ['auto', 'w2', 'kl', 'reverse_kl', 'local', 'blend']
     """
-    return list(OBJECTIVES)
+    return ["auto", *OBJECTIVES]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eigenstep._checks import Float, choice, real_array
-from eigenstep.gaussian import OBJECTIVES, STARTS, divergence
+from eigenstep.gaussian import OBJECTIVES, STARTS, divergence, objective_for
 from eigenstep.paths import PATHS, NoisePath, VPDiscrete
 from eigenstep.solvers import SOLVERS
 from eigenstep.spectrum import Spectrum
@@ -70,17 +70,21 @@ class Aim:
         path = None if path_name is None else named_path(path_name)
         if choice(timesteps, ("fractional", "integer"), "timesteps") == "integer":
             _check_integer(path, path_name, sigma_min, sigma_max, final_name)
+        choice(solver, SOLVERS, "solver")
+        choice(start, STARTS, "start")
+        if choice(objective, ("auto", *OBJECTIVES), "objective") == "auto":
+            objective = objective_for(solver, start=start)
         low, high = EDM_RANGE if path is None else (path.sigma_min, path.sigma_max)
         return cls(
-            solver=choice(solver, SOLVERS, "solver"),
-            objective=choice(objective, OBJECTIVES, "objective"),
+            solver=solver,
+            objective=objective,
             noise_floor=noise_floor,
             path_name=path_name,
             path=path,
             sigma_min=low if sigma_min is None else sigma_min,
             sigma_max=high if sigma_max is None else sigma_max,
             final=0.0 if final_name == "zero" else None,
-            start=choice(start, STARTS, "start"),
+            start=start,
             eigenvalues=choice(eigenvalues, ("auto", "sample", "population"), "eigenvalues"),
             timesteps=timesteps,
         )

@@ -52,7 +52,13 @@ READING = (
 
 PLAN_OPTIONS = (
     click.option("--solver", default="ddim", show_default=True, metavar="NAME", help=f"{', '.join(SOLVERS)}."),
-    click.option("--objective", default="w2", show_default=True, metavar="NAME", help=f"{', '.join(OBJECTIVES)}."),
+    click.option(
+        "--objective",
+        default="auto",
+        show_default=True,
+        metavar="NAME",
+        help=f"{', '.join(OBJECTIVES)}, or auto: w2 for one-step solvers, blend for multistep ones.",
+    ),
     click.option(
         "--noise-floor",
         type=float,

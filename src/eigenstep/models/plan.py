@@ -449,6 +449,9 @@ class _Contest:
         # End to end, a multistep solver's errors cancel as only a Gaussian's do: theory section 7. In few steps such grids may
         # win all the same, and are tried where those that are best step by step did.
         self.objectives: tuple[str, ...] = ("w2", "local") if method.memory == 0 else ("local",)
+        if method.memory and method.stochastic:
+            # Nothing judges these; of what theory offers, w2 + local/5 made the samples nearest the data.
+            self.objectives = ("blend",)
         self._late: tuple[str, ...] = ("w2",) if method.memory and n <= _END_TO_END else ()
         # Where the network sees more than the covariance, the eigenvalues that its own error curve asks for: theory section 7.
         self._sources = [("", spectrum)]
