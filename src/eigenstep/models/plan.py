@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from eigenstep import _checks
 from eigenstep._version import __version__
+from eigenstep.call_error import CallError
 from eigenstep.gaussian import divergence
 from eigenstep.grids import catalogue_grids, timestep_grid
 from eigenstep.models.denoiser import Denoiser
@@ -52,12 +53,6 @@ _SURE = 1.96
 _BELOW = 2.0
 """How far under the gauge's level the ladder of start levels goes: few calls gain even where the network would be better."""
 
-_SAFE_STEPS, _SAFEST = 8, 2.0
-"""Beyond so many steps of a multistep solver, start levels that nothing judges rise in proportion, at most so many times.
-
-Their error falls below what a warm start leaves out and the gauge cannot see: measured on mixtures of three kinds of data.
-"""
-
 _BLENDED = 4
 """Finalists whose pairwise means are tried."""
 
@@ -70,8 +65,14 @@ _END_TO_END = 8
 _DOUBLINGS = 2
 """How often the judges are doubled where they cannot tell the winner from the best usual grid: a few noises can hide much."""
 
-_PARTING = 5.0
-"""Times `ErrorCurve.missed` that a warm start is taken to cost where nothing judges: the middle of what was measured."""
+_MISSED = 5.0
+"""Times `ErrorCurve.missed` that a warm start is taken to cost where no runs were compared: the middle of what was measured."""
+
+_GROWTH = 2.5
+"""How much more than the Gaussian's flow a model makes of a difference on its way to the end, where nothing judges.
+
+1.5 to 3.5 for warm starts on two networks and a mixture, from high levels to low; the errors of a network's calls grow with it.
+"""
 
 _FINALISTS = 3
 """Winners that the additional judges see beside the best usual grid."""
@@ -350,7 +351,7 @@ def plan(
     method = solver_named(solver)
     measured = _profiled(model, data_or_spectrum, data, target, judges, basis, seed, progress)
     contest = _Contest(measured, n, method, progress)
-    for level in _start_levels(measured, n, method):
+    for level in _start_levels(measured, contest.judged):
         if measured.sigma_min < level:
             contest.add_usual(level)
             contest.add_planned(level, contest.objectives)
@@ -360,16 +361,15 @@ def plan(
             f"{measured.sigma_min:.4g}, which leaves no step to plan. Check the value range of the data, or take "
             "target='endpoint'."
         )
-    judged = bool(len(measured.noise)) and not method.stochastic
-    if judged:
+    if contest.judged:
         contest.race(range(len(contest.candidates)), _KEPT)
         contest.refine()
         if fit:
             contest.fit()
         contest.settle()
     order = contest.ranked()
-    squares = {place: contest.squares[k] for place, k in enumerate(order)} if judged else {}
-    candidates = [replace(contest.candidates[k], **(_statistics(contest.squares[k]) if judged else {})) for k in order]
+    squares = {place: contest.squares[k] for place, k in enumerate(order)} if contest.judged else {}
+    candidates = [replace(contest.candidates[k], **(_statistics(contest.squares[k]) if contest.judged else {})) for k in order]
     chosen, hand, advantage, reason = _decide(measured, candidates, squares)
     return Plan(
         sigmas=chosen.sigmas,
@@ -408,11 +408,11 @@ def _profiled(
     return profile(model, spectrum, data=gauge, target=target, judges=judges, seed=seed, progress=progress)
 
 
-def _start_levels(measured: ModelProfile, n: int, method: Solver) -> list[float]:
+def _start_levels(measured: ModelProfile, judged: bool) -> list[float]:
     """The levels to try: the reference's own start and, for the network's endpoint, a ladder down to where the gauge allows.
 
-    A judge sees what a start below that costs, and one is tried; the theory does not, and stays above it in many steps of a
-    multistep solver.
+    A judge sees what a start below that costs, and one is tried. The theory knows it where the model's runs were compared with
+    the Gaussian's, down to the data's standard deviation.
     """
     top = measured.start_level
     if measured.target == "data" or not measured.spectrum.has_eigenvectors:
@@ -423,13 +423,13 @@ def _start_levels(measured: ModelProfile, n: int, method: Solver) -> list[float]
     if not lowest < top:
         # The judge decides: a network that beats the Wiener filter everywhere may still gain by the calls that a start saves.
         lowest = math.sqrt(float(measured.spectrum.eigenvalues[0]))
-    if not len(measured.noise) and method.memory and not method.stochastic:
-        lowest *= min(max(1.0, n / _SAFE_STEPS), _SAFEST)
+    if not judged:
+        lowest = float(measured.parting[0][-1])
     if not lowest < top:
         return [top]
     ratio = max(_LADDER, (top / lowest) ** (1 / _RUNGS))
     rungs = [lowest * ratio**k for k in range(_RUNGS, -1, -1)]
-    if len(measured.noise):
+    if judged:
         rungs.append(lowest / _BELOW)
     return [top, *(level for level in rungs if level < top / math.sqrt(ratio))]
 
@@ -444,8 +444,16 @@ class _Contest:
         self.candidates: list[Candidate] = []
         self.squares: list[Float] = []
         self.calls = 0
+        self.judged = bool(len(measured.noise)) and not method.stochastic
         spectrum, curve = measured.spectrum.binned(_NODES), measured.curve
-        self._options: dict[str, Any] = {"solver": method, "denoiser_error": None if curve is None else curve.call_error}
+        error = None if curve is None else curve.call_error
+        if error is not None and not self.judged:
+            error = CallError(error.sigmas, _GROWTH**2 * error.variances)
+        self._options: dict[str, Any] = {"solver": method, "denoiser_error": error}
+        self._parting: tuple[Float, Float] | None = None
+        if not self.judged and measured.target == "endpoint" and measured.spectrum.has_eigenvectors:
+            self._count(measured.parting_calls)
+            self._parting = measured.parting
         # End to end, a multistep solver's errors cancel as only a Gaussian's do: theory section 7. In few steps such grids may
         # win all the same, and are tried where those that are best step by step did.
         self.objectives: tuple[str, ...] = ("w2", "local") if method.memory == 0 else ("local",)
@@ -474,12 +482,15 @@ class _Contest:
 
     def _missed(self, level: float) -> float:
         """What a warm start at a level leaves out, as theory alone must reckon with it."""
+        if self._parting is not None:
+            levels, apart = self._parting
+            return _GROWTH * float(np.interp(math.log(level), np.log(levels[::-1]), apart[::-1], right=0.0))
         curve, leading = self.measured.curve, float(self.measured.spectrum.eigenvalues[0])
         if curve is None:
             return 0.0
         # The data do not ask for what the network errs above; its own endpoint does.
         own = curve.displaced(level, leading=leading) if self.measured.target == "endpoint" else 0.0
-        return own + _PARTING * curve.missed(level, leading=leading)
+        return own + _MISSED * curve.missed(level, leading=leading)
 
     def _unscaled(self, level: float) -> float:
         """What plain noise at a level is off at the end, where the state should be noise and data: per number, by exact flow.
@@ -544,7 +555,7 @@ class _Contest:
 
     def ranked(self) -> list[int]:
         """Indices, those that ran from most noises first, the best of them first; without a judge by theory."""
-        if self.calls:
+        if self.judged:
             return sorted(range(len(self.squares)), key=lambda k: (-self.squares[k].size, float(self.squares[k].mean())))
         return sorted(range(len(self.squares)), key=lambda k: self.candidates[k].predicted)
 

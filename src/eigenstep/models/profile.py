@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eigenstep import _checks
+from eigenstep.gaussian import warm_start
 from eigenstep.grids import grid, karras_law
 from eigenstep.models.denoiser import Denoiser
 from eigenstep.models.gauge import ErrorCurve, error_curve
@@ -35,6 +36,12 @@ _FITTING_NOISES = 24
 
 _FIRST_FITTING = 2**30
 """Index of the first of them: no judge has it, nor whoever draws noise of the same seed for samples."""
+
+_PARTING_NOISES, _PARTING_STEPS = 4, 14
+"""Noises and steps of the runs that say how far the model parts from the Gaussian."""
+
+_FIRST_PARTING = 2**30 + 2**20
+"""Index of the first of them, which are no judge's and no fit's."""
 
 _CHECKED = 8
 """Judges whose endpoint is computed with half the steps as well."""
@@ -195,6 +202,62 @@ class ModelProfile:
         (1440, 0)
         """
         return 0 if "fitting" in vars(self) else _FITTING_NOISES * _REFERENCE_STEPS
+
+    @functools.cached_property
+    def parting(self) -> tuple[Float, Float]:
+        """Levels, and how far from each other the model's own runs and the Gaussian's are there: measured when first asked for.
+
+        Two (14,) arrays: levels from the reference's start down to the data's standard deviation, data units, and the root mean
+        square difference per number of four runs (14 steps of DPM++(2M)) from the Gaussian's solution from the same noise, both
+        carried to the end by the Gaussian's flow. What a warm start at a level leaves out, but for what the model makes of a
+        difference on its way.
+
+        Raises
+        ------
+        ValueError
+            Without eigenvectors in the spectrum.
+
+        >>> from eigenstep.models import ModelDenoiser
+        >>> from eigenstep.paths import EDM
+        >>> x = np.array([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+        >>> source = Spectrum.from_samples(x, basis=2)
+        >>> for mean in (0.0, 1.0):                              # the Gaussian's own denoiser, and one of another mean
+        ...     wiener = lambda x, sigma: mean + (x - mean) * source.eigenvalues / (source.eigenvalues + sigma**2)
+        ...     model = ModelDenoiser(wiener, EDM(), "x0", item_shape=(2,))
+        ...     levels, apart = profile(model, source, judges=0).parting
+        ...     print(levels[[0, -1]].round(2).tolist(), apart[[0, -1]].round(2).tolist())
+        [59.58, 1.29] [0.0, 0.01]
+        [59.58, 1.29] [0.01, 0.66]
+        """
+        noise = item_noise(range(_FIRST_PARTING, _FIRST_PARTING + _PARTING_NOISES), self.noise.shape[1:], seed=self.seed)
+        deviation = math.sqrt(float(self.spectrum.trace) / float(self.spectrum.dim))
+        low = min(max(deviation, self.sigma_min), 0.5 * self.start_level)
+        levels = np.geomspace(self.start_level, low, _PARTING_STEPS + 1)
+        first = self.start(self.start_level, noise)
+        own = warm_start(self.spectrum, first, 0.0, sigma_max=self.start_level)
+        apart: list[float] = []
+
+        def compare(k: int, x: Any) -> None:
+            end = warm_start(self.spectrum, np.asarray(x, dtype=np.float64), 0.0, sigma_max=float(levels[k + 1]))
+            apart.append(math.sqrt(float(np.mean((end - own) ** 2))))
+
+        sample(self.denoiser, first, levels, solver="dpmpp_2m", callback=compare)
+        return levels[1:], np.array(apart)
+
+    @property
+    def parting_calls(self) -> int:
+        """Network calls that `parting` will make, counted by item: none where it is known already.
+
+        >>> from eigenstep.models import ModelDenoiser
+        >>> from eigenstep.paths import EDM
+        >>> x = np.array([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+        >>> model = ModelDenoiser(lambda x, sigma: x / (1 + sigma**2), EDM(), "x0", item_shape=(2,))
+        >>> measured = profile(model, Spectrum.from_samples(x, basis=2), judges=0)
+        >>> before, _ = measured.parting_calls, measured.parting
+        >>> before, measured.parting_calls
+        (56, 0)
+        """
+        return 0 if "parting" in vars(self) else _PARTING_NOISES * _PARTING_STEPS
 
     def start(self, level: float, noise: Float) -> Float:
         """States at a level (data units) from standard normal noise, both (m, *item_shape), by the warm start if there is one.
