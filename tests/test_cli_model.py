@@ -183,7 +183,7 @@ def test_a_measured_spectrum_with_and_without_data_for_the_gauge(folder, tmp_pat
     assert seeing["gauge"]["items"] == 50
     few = json.loads(done("plan", tmp_path / "mine.npz", "--data", folder / "photos", *model, "--gauge-items", 12))
     assert few["gauge"]["items"] == 12
-    assert few["network_calls"] == 12 * 25
+    assert few["network_calls"] == 12 * 25 + 4 * 14
     assert seeing["spectrum"]["n_samples"] == COUNT
     # Without the argument, --data is both.
     alone = json.loads(done("plan", "--data", folder / "photos", *model, "-q"))
