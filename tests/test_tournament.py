@@ -1,5 +1,6 @@
 """The tournament of experiments/: its cells on a small exact mixture, and what it reads from them."""
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -163,6 +164,29 @@ def test_condensed_cells_say_what_whole_ones_say(cell, tmp_path):
     defaults = sorted(np.mean(entry["rmse"]) for entry in whole if entry["pool"] == "D")[:2]
     found = sorted(np.mean(entry["rmse"]) for entry in few if entry["pool"] == "D")[:2]
     np.testing.assert_allclose(found, defaults, rtol=1e-5)
+
+
+CELLS = Path(tournament.__file__).parent / "cells"
+
+
+@pytest.mark.parametrize(("folder", "own"), [(CELLS, False), (CELLS / "confirmed", True)])
+@pytest.mark.parametrize("page", ["docs/evidence.md", "experiments/README.md"])
+def test_the_tables_of_the_docs_are_what_the_kept_cells_say(page, folder, own):
+    """Every row of every table that has a head of the summary's; from 2,000 fresh noises are those after that phrase."""
+    text = (Path(__file__).parents[1] / page).read_text(encoding="utf-8")
+    title = "## The same with 2,000 samples" if page.startswith("docs") else "From 2,000 fresh noises"
+    before, heading, after = text.partition(title)
+    section, mark, rest = after.partition("\n## ")
+    assert heading
+    told = tournament.summary(tournament.read(folder)).splitlines()
+    heads = {line for line in told if line.startswith("|") and ("cells |" in line or "models |" in line)}
+    lines, checked = (section if own else before + mark + rest).splitlines(), 0
+    for number, line in enumerate(lines):
+        if line in heads:
+            for row in itertools.takewhile(lambda text: text.startswith("|"), lines[number + 2 :]):
+                assert row in told, row
+                checked += 1
+    assert checked >= 5
 
 
 def test_fitted_levels_find_the_best_grid_of_one_direction():
