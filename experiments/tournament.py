@@ -532,7 +532,10 @@ def read(folder):
 
 
 def condensed(cell):
-    """What the tables need of a cell, to six digits: of each pool the best by each measure, of others what they cost."""
+    """What the tables need of a cell: of each pool the best by each measure, of others what they cost.
+
+    To six digits: an oracle that moved no level by more is then even with ours, as it should be.
+    """
     needed = {id(best(cell, pool, measure)) for pool in {e["pool"] for e in cell["entries"]} for measure in MEASURES}
     # The second default as well, which `confirm.py` runs too.
     known = sorted((e for e in cell["entries"] if e["pool"] == "D" and e["rmse"]), key=lambda e: np.mean(e["rmse"]))
