@@ -3,7 +3,7 @@
     EIGENSTEP_SHARED=../shared python experiments/confirm.py flow_latent --folder results/ --to confirmed/
     python experiments/tournament.py --summary --folder confirmed/
 
-Five seeds of 400 noises by default; ours, that of theory and 144 calls, and the best defaults of the first noises by root mean
+Five seeds of 400 noises by default; ours, that of theory and 152 calls, and the best defaults of the first noises by root mean
 square error. Measured is also how far each is from held-out data, and how far the converged samples are. Cells are kept in the
 tournament's format, so that its summary prints them, and a run may be stopped and gone on with.
 """

@@ -43,7 +43,7 @@ from eigenstep.evaluation import frechet_distance, paired_interval
 from eigenstep.evaluation.competitors import steps_for
 from eigenstep.evaluation.features import features_named
 from eigenstep.grids import timestep_grid
-from eigenstep.models import error_curve, item_noise, plan, profile
+from eigenstep.models import WarmStart, error_curve, item_noise, plan, profile
 
 CALLS = (4, 6, 10)
 DETERMINISTIC = ("ddim", "heun", "dpmpp_2m", "dpmpp_3m", "unipc3", "ipndm4", "deis3")
@@ -129,14 +129,15 @@ class Bench:
     @functools.cached_property
     def profiles(self):
         """Of `plan` with and without eigenvectors, hence warm start, and the light one."""
-        def made(spectrum, items, **options):
-            return profile(self.denoiser, spectrum, data=items, **options)
-
-        warm = made(self.spectrum, self.data[:400])
+        warm = profile(self.denoiser, self.spectrum, data=self.data[:400])
         # The same measurements: without eigenvectors no start level but the highest is tried.
         cold = replace(warm, spectrum=replace(self.spectrum, basis=None))
-        light = made(self.spectrum, self.data[-LIGHT_ITEMS:], levels=LIGHT_LEVELS, judges=0)
-        return warm, cold, light
+        return warm, cold, self.light
+
+    @functools.cached_property
+    def light(self):
+        """The profile of plans by theory alone."""
+        return profile(self.denoiser, self.spectrum, data=self.data[-LIGHT_ITEMS:], levels=LIGHT_LEVELS, judges=0)
 
     @functools.cached_property
     def peer_noise(self):
@@ -187,6 +188,16 @@ class Bench:
                 found[f"tangent {gamma} {low:.3g}"] = grid(law, n, final=0.0)
         return found
 
+    def planned(self, pool, known, solver, n):
+        """The plan that a profile gives, and its entry."""
+        began = time.perf_counter()
+        made = plan(known, None, n, solver=solver)
+        calls = LIGHT_CALLS if pool == "ours light" else known.calls + made.calls
+        entry = Entry(
+            pool, made.chosen.name, made.sigmas.tolist(), made.warm is not None, calls, time.perf_counter() - began
+        )  # fmt: skip
+        return made, entry
+
     def entries(self, solver, n, brief):
         """Every grid of a cell, and how our plans came about."""
         path, entries, notes = self.denoiser.path, [], {}
@@ -194,12 +205,8 @@ class Bench:
         for pool, known in zip(("ours", "ours cold", "ours light"), self.profiles, strict=True):
             if brief and pool == "ours cold":
                 continue
-            began = time.perf_counter()
-            made = plan(known, None, n, solver=solver)
-            entries.append(
-                Entry(pool, made.chosen.name, made.sigmas.tolist(), made.warm is not None,
-                      LIGHT_CALLS if pool == "ours light" else known.calls + made.calls, time.perf_counter() - began)
-            )  # fmt: skip
+            made, entry = self.planned(pool, known, solver, n)
+            entries.append(entry)
             notes[pool], plans[pool] = made.reason, made
             if pool == "ours" and not SOLVERS[solver].stochastic:
                 computed = next(each for each in made.candidates if "fitted" not in each.name)
@@ -224,7 +231,7 @@ class Bench:
 
     def states(self, entry, noise):
         """Where an entry's run begins: plain noise, or the Gaussian's own state at its first level."""
-        return self.profiles[0].start(entry.sigmas[0], noise) if entry.warm else entry.sigmas[0] * noise
+        return WarmStart(self.spectrum, entry.sigmas[0], self.high)(noise) if entry.warm else entry.sigmas[0] * noise
 
     def run(self, entry, solver, rows=slice(None)):
         """Where the noises of some rows end on an entry's grid."""
@@ -293,9 +300,7 @@ class Bench:
 
     def with_light(self, cell):
         """A finished cell with the plan by theory alone made anew."""
-        known = self.profiles[2]
-        made = plan(known, None, cell["n"], solver=cell["solver"])
-        entry = Entry("ours light", made.chosen.name, made.sigmas.tolist(), made.warm is not None, LIGHT_CALLS)
+        _, entry = self.planned("ours light", self.light, cell["solver"], cell["n"])
         self.judge(entry, self.run(entry, cell["solver"]), SOLVERS[cell["solver"]].stochastic)
         kept = [each for each in cell["entries"] if each["pool"] != "ours light"]
         return {**cell, "entries": [*kept, asdict(entry)]}
@@ -348,7 +353,8 @@ def duel(cell, pool, measure, ours="ours"):
     if own is None or other is None:
         return None
     ratio = float(np.mean(own[measure]) / np.mean(other[measure]))
-    if own["sigmas"] == other["sigmas"] and own["warm"] == other["warm"]:
+    # Levels that agree to the six digits that are kept are one grid: an oracle that moved none by more is even with ours.
+    if _rounded(own["sigmas"]) == _rounded(other["sigmas"]) and own["warm"] == other["warm"]:
         return Duel(1.0, "even")
     found = paired_interval(own[measure], other[measure])
     word = "better" if found.high < 0 else "worse" if found.low > 0 else "even"
@@ -532,10 +538,7 @@ def read(folder):
 
 
 def condensed(cell):
-    """What the tables need of a cell: of each pool the best by each measure, of others what they cost.
-
-    To six digits: an oracle that moved no level by more is then even with ours, as it should be.
-    """
+    """What the tables need of a cell, to six digits: of each pool the best by each measure, of others what they cost."""
     needed = {id(best(cell, pool, measure)) for pool in {e["pool"] for e in cell["entries"]} for measure in MEASURES}
     # The second default as well, which `confirm.py` runs too.
     known = sorted((e for e in cell["entries"] if e["pool"] == "D" and e["rmse"]), key=lambda e: np.mean(e["rmse"]))

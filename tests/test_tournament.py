@@ -164,6 +164,11 @@ def test_condensed_cells_say_what_whole_ones_say(cell, tmp_path):
     defaults = sorted(np.mean(entry["rmse"]) for entry in whole if entry["pool"] == "D")[:2]
     found = sorted(np.mean(entry["rmse"]) for entry in few if entry["pool"] == "D")[:2]
     np.testing.assert_allclose(found, defaults, rtol=1e-5)
+    three = made([1.0], [[2.0], [4.0], [3.0]])
+    for entry in three["entries"]:
+        entry.update(fd_convolutions=[], calls=0)
+    kept = [entry["rmse"] for entry in tournament.condensed(three)["entries"]]
+    assert kept == [[1.0], [2.0], [3.0]]  # the best default, and the next, which is best by no measure
 
 
 CELLS = Path(tournament.__file__).parent / "cells"

@@ -417,14 +417,12 @@ def _start_levels(measured: ModelProfile, judged: bool) -> list[float]:
     top = measured.start_level
     if measured.target == "data" or not measured.spectrum.has_eigenvectors:
         return [top]
+    # Also where the gauge sees none: who beats the Wiener filter everywhere may still gain by the calls that a start saves.
     lowest = math.sqrt(float(measured.spectrum.eigenvalues[0]))
-    if measured.curve is not None:
-        lowest = measured.curve.start_level()
-    if not lowest < top:
-        # The judge decides: a network that beats the Wiener filter everywhere may still gain by the calls that a start saves.
-        lowest = math.sqrt(float(measured.spectrum.eigenvalues[0]))
     if not judged:
         lowest = float(measured.parting[0][-1])
+    elif measured.curve is not None and (level := measured.curve.start_level()) < top:
+        lowest = level
     if not lowest < top:
         return [top]
     ratio = max(_LADDER, (top / lowest) ** (1 / _RUNGS))
