@@ -1,18 +1,20 @@
-"""What a plan is worth by the calls that it may cost: few judges, a gauge of 144 calls, no fit, against the best default grid.
+"""What a plan is worth by the calls that it may cost: few judges, a gauge of 96 calls, no fit, against the best default grid.
 
     EIGENSTEP_SHARED=../shared python experiments/judges.py mnist14 sdaloglu_mnist_lin100ep --folder results/
 
-Plans anew for the deterministic cells that `tournament.py` has finished, in at most 10 calls, with 0, 4, 8 and 16 judges, runs
-them from that cell's noises, and prints the tournament's columns for each number of judges. Calls are counted by item: those of
-the profile, which all plans of a model share, and the median of what a plan adds; below them stand the cells' own plans.
+Plans anew for the deterministic cells that `tournament.py` has finished, in at most 10 calls, with 0, quick, 4, 8 and 16
+judges, runs them from that cell's noises, and prints the tournament's columns for each number of judges. Calls are counted by
+item: those of the profile, which all plans of a model share, and the median of what a plan adds; below them stand the cells'
+own plans.
 """
 
 import numpy as np
-from tournament import LIGHT_ITEMS, LIGHT_LEVELS, Bench, Entry, arguments, finished, head, row
+from tournament import Bench, Entry, arguments, finished, head, row
 
 from eigenstep.models import plan, profile
+from eigenstep.models.profile import QUICK, QUICK_ITEMS, QUICK_LEVELS
 
-JUDGES = (0, 4, 8, 16)
+JUDGES = (0, QUICK, 4, 8, 16)
 
 
 def planned(bench, cell, profiles):
@@ -41,7 +43,7 @@ def main():
         if not known:
             parser.error(f"{given.folder / name} holds no finished cell of these solvers and calls; run tournament.py first.")
         bench = Bench(name, folder=given.networks, seeds=known[0]["seeds"], items=known[0]["items"])
-        options = {"data": bench.data[-LIGHT_ITEMS:], "levels": LIGHT_LEVELS}
+        options = {"data": bench.data[-QUICK_ITEMS:], "levels": QUICK_LEVELS}
         profiles = {judges: profile(bench.denoiser, bench.spectrum, judges=judges, **options) for judges in JUDGES}
         shared = {judges: measured.calls for judges, measured in profiles.items()}
         for cell in known:

@@ -14,6 +14,7 @@ which has none, by Fréchet distance to held-out data). The pools:
     searched  GITS, optimal stepsizes, DMN, entropic times, an AYS-style search; those that take a lowest level at three
     searched warm  the same from our start; exact models only
     ours      `models.plan`;  ours cold: without warm start;  ours light: theory and 152 calls, no judge
+    ours quick  theory, and four runs that judge between the most promising grids: some hundred calls
     unfitted  the best of the plan's candidates whose levels were not fitted to endpoints
     learned   LD3-like, by gradient on 64 other noises from our start; exact models only
     oracle    levels fitted to the judged noises themselves, from our start and from sigma_max
@@ -44,6 +45,7 @@ from eigenstep.evaluation.competitors import steps_for
 from eigenstep.evaluation.features import features_named
 from eigenstep.grids import timestep_grid
 from eigenstep.models import WarmStart, error_curve, item_noise, plan, profile
+from eigenstep.models.profile import QUICK, QUICK_ITEMS, QUICK_LEVELS
 
 CALLS = (4, 6, 10)
 DETERMINISTIC = ("ddim", "heun", "dpmpp_2m", "dpmpp_3m", "unipc3", "ipndm4", "deis3")
@@ -57,8 +59,11 @@ GAMMAS = (0.25, 0.5, 1.0, 2.0, 4.0)
 SEARCHED_STEPS = 6
 """Most steps for which grids are searched."""
 
-LIGHT_ITEMS, LIGHT_LEVELS, LIGHT_CALLS = 8, 12, 152
+LIGHT_CALLS = 152
 """Of plans by theory alone: a gauge of 96 calls, and 56 for how far the model parts from the Gaussian, for all plans."""
+
+CHEAP = {"ours light": f"theory and {LIGHT_CALLS} calls", "ours quick": "quick plans"}
+"""Of plans that cost little, what the tables call them."""
 
 ORACLES = {"oracle": ("ours", "H warm", "searched warm"), "oracle cold": ("ours cold", "H", "searched")}
 """Each oracle and the pools whose best it starts from."""
@@ -128,16 +133,18 @@ class Bench:
 
     @functools.cached_property
     def profiles(self):
-        """Of `plan` with and without eigenvectors, hence warm start, and the light one."""
+        """Of `plan` with and without eigenvectors, hence warm start, the light and the quick one, by pool."""
         warm = profile(self.denoiser, self.spectrum, data=self.data[:400])
         # The same measurements: without eigenvectors no start level but the highest is tried.
         cold = replace(warm, spectrum=replace(self.spectrum, basis=None))
-        return warm, cold, self.light
+        return {"ours": warm, "ours cold": cold, **self.cheap}
 
     @functools.cached_property
-    def light(self):
-        """The profile of plans by theory alone."""
-        return profile(self.denoiser, self.spectrum, data=self.data[-LIGHT_ITEMS:], levels=LIGHT_LEVELS, judges=0)
+    def cheap(self):
+        """The profiles of plans by theory alone and of quick ones, by pool."""
+        options = {"data": self.data[-QUICK_ITEMS:], "levels": QUICK_LEVELS}
+        light = profile(self.denoiser, self.spectrum, judges=0, **options)
+        return {"ours light": light, "ours quick": profile(self.denoiser, self.spectrum, judges=QUICK, **options)}
 
     @functools.cached_property
     def peer_noise(self):
@@ -202,7 +209,7 @@ class Bench:
         """Every grid of a cell, and how our plans came about."""
         path, entries, notes = self.denoiser.path, [], {}
         plans = {}
-        for pool, known in zip(("ours", "ours cold", "ours light"), self.profiles, strict=True):
+        for pool, known in self.profiles.items():
             if brief and pool == "ours cold":
                 continue
             made, entry = self.planned(pool, known, solver, n)
@@ -298,12 +305,14 @@ class Bench:
         }  # fmt: skip
         return self.with_oracles(found) if oracle else found
 
-    def with_light(self, cell):
-        """A finished cell with the plan by theory alone made anew."""
-        _, entry = self.planned("ours light", self.light, cell["solver"], cell["n"])
-        self.judge(entry, self.run(entry, cell["solver"]), SOLVERS[cell["solver"]].stochastic)
-        kept = [each for each in cell["entries"] if each["pool"] != "ours light"]
-        return {**cell, "entries": [*kept, asdict(entry)]}
+    def with_cheap(self, cell):
+        """A finished cell with the plan by theory alone and the quick one made anew."""
+        kept = [each for each in cell["entries"] if each["pool"] not in self.cheap]
+        for pool, known in self.cheap.items():
+            _, entry = self.planned(pool, known, cell["solver"], cell["n"])
+            self.judge(entry, self.run(entry, cell["solver"]), SOLVERS[cell["solver"]].stochastic)
+            kept.append(asdict(entry))
+        return {**cell, "entries": kept}
 
     def with_oracles(self, cell):
         """A finished cell, of this bench's seeds and items, with what is fitted to its noises and, if exact, learned."""
@@ -415,13 +424,14 @@ def summary(cells):
     for group, kind in ((exact, "exact models"), (others, "networks")):
         for solver in sorted({cell["solver"] for cell in group}):
             lines.append(row(f"`{solver}`, {kind}", [cell for cell in group if cell["solver"] == solver], "oracle"))
-    lines.append(head("theory and 152 calls, against the best of"))
-    lines += [
-        row("searched, at most 6 calls, exact models", few_exact, "searched", "ours light"),
-        row("searched, at most 6 calls, networks", few_others, "searched", "ours light"),
-        row("**D**, exact models", exact, "D", "ours light"),
-        row("**D**, networks", others, "D", "ours light"),
-    ]
+    for ours, title in CHEAP.items():
+        lines.append(head(f"{title}, against the best of"))
+        lines += [
+            row("searched, at most 6 calls, exact models", few_exact, "searched", ours),
+            row("searched, at most 6 calls, networks", few_others, "searched", ours),
+            row("**D**, exact models", exact, "D", ours),
+            row("**D**, networks", others, "D", ours),
+        ]
     lines.append(head("ours against itself before its levels were fitted"))
     for title, solvers in (("one-step solvers", True), ("multistep solvers", False)):
         for group, kind in ((exact, "exact models"), (others, "networks")):
@@ -456,9 +466,10 @@ def summary(cells):
             if found is not None and (found.ratio > 1.15 or (pool == "D" and found.word == "worse")):
                 lines.append(f"\n{cell['model']} {cell['solver']} {cell['calls']}: {found.ratio:.2f} of {pool}, {found.word}")
     for cell in exact:
-        if (found := duel(cell, "D", "rmse", "ours light")) is not None and found.word == "worse":
-            where = f"{cell['model']} {cell['solver']} {cell['calls']}"
-            lines.append(f"\ntheory and 152 calls, {where}: {found.ratio:.2f} of D, worse")
+        for ours, title in CHEAP.items():
+            if (found := duel(cell, "D", "rmse", ours)) is not None and found.word == "worse":
+                where = f"{cell['model']} {cell['solver']} {cell['calls']}"
+                lines.append(f"\n{title}, {where}: {found.ratio:.2f} of D, worse")
     spent = {}
     for cell in settled:
         for entry in cell["entries"]:
@@ -481,7 +492,7 @@ def data_rows(cells):
     rows = []
     for title, pool, ours in (
         ("ours against **D**", "D", "ours"),
-        ("theory and 152 calls against **D**", "D", "ours light"),
+        *((f"{title} against **D**", "D", ours) for ours, title in CHEAP.items()),
         ("**D** against the converged samples", "converged", "D"),
         ("ours against the converged samples", "converged", "ours"),
     ):
@@ -495,7 +506,7 @@ def data_rows(cells):
 
 def table(cells):
     """One row per cell: ours and each pool's best, by RMSE."""
-    pools = ("D", "H", "H warm", "searched", "searched warm", "ours light", "ours cold", "oracle")
+    pools = ("D", "H", "H warm", "searched", "searched warm", "ours light", "ours quick", "ours cold", "oracle")
     lines = ["| model | solver | calls | ours | " + " | ".join(pools) + " | FD pixels | FD convolutions |"]
     lines.append("|---|---|--:|--:|" + "--:|" * (len(pools) + 2))
     for cell in cells:
@@ -579,19 +590,20 @@ def lacks_oracle(cell):
     return not SOLVERS[cell["solver"]].stochastic and best(cell, "oracle", "rmse") is None
 
 
-def lightened(given, name):
-    """Make the plans by theory alone of a model's finished cells anew."""
+def cheapened(given, name):
+    """Make the plans by theory alone and the quick ones of a model's finished cells anew."""
     benches = {}
     for file in sorted((given.folder / name).glob("*.json")):
         cell = json.loads(file.read_text())
         size = cell["seeds"], cell["items"]
         if size not in benches:
             benches[size] = Bench(name, folder=given.networks, seeds=size[0], items=size[1])
-        found = benches[size].with_light(cell)
+        found = benches[size].with_cheap(cell)
         file.write_text(json.dumps(found))
         measure = "fd_pixels" if SOLVERS[cell["solver"]].stochastic else "rmse"
-        said = duel(found, "D", measure, "ours light")
-        print(f"{name} {cell['solver']} {cell['calls']}: theory alone {said.ratio:.2f} of D, {said.word}", flush=True)
+        said = (duel(found, "D", measure, pool) for pool in benches[size].cheap)
+        told = ", ".join(f"{each.ratio:.2f} of D, {each.word}" for each in said)
+        print(f"{name} {cell['solver']} {cell['calls']}: {told}", flush=True)
 
 
 def finished(given, name):
@@ -616,15 +628,15 @@ def main():
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--items", type=int, default=40)
     parser.add_argument("--oracle", action="store_true", help="also fit levels to the judged noises, in finished cells too")
-    parser.add_argument("--light", action="store_true", help="only make the plans by theory alone of finished cells anew")
-    parser.add_argument("--brief", action="store_true", help="ours, light, D and H warm alone")
+    parser.add_argument("--cheap", action="store_true", help="only make light and quick plans of finished cells anew")
+    parser.add_argument("--brief", action="store_true", help="ours, light, quick, D and H warm alone")
     parser.add_argument("--figures", type=Path, help="a folder for figures of what the finished cells say")
     parser.add_argument("--summary", action="store_true", help="only print what the finished cells say")
     parser.add_argument("--condense", type=Path, help="a folder for what the tables need of them, a file for each model")
     given = parser.parse_args()
-    for name in given.names if given.light else ():
-        lightened(given, name)
-    for name in () if given.summary or given.light else given.names:
+    for name in given.names if given.cheap else ():
+        cheapened(given, name)
+    for name in () if given.summary or given.cheap else given.names:
         (given.folder / name).mkdir(parents=True, exist_ok=True)
         bench = None
         for solver in given.solvers:

@@ -152,6 +152,19 @@ def test_the_table_says_what_was_chosen_why_and_what_it_cost(folder):
     assert re.search(r"\d+,\d{3} network calls were spent, counted by item\.", text)
 
 
+def test_quick_plans_say_what_they_cost_and_what_they_rest_on(folder):
+    arguments = ("plan", folder / "photos", "--model", folder / "pipeline", "-n", 3, "--judges", "quick", "-q")
+    record = json.loads(done(*arguments, "--format", "json"))
+    grids = len(record["candidates"])
+    assert grids in (20, 21)
+    assert record["network_calls"] == 8 * 12 + 4 * 22 + 4 * 3 * grids
+    assert (record["gauge"]["items"], record["endpoint_error"]) == (8, None)
+    assert {each["noises"] for each in record["candidates"]} == {4}
+    assert "from the end of longer runs over 4 noises" in record["reason"]
+    more = json.loads(done(*arguments, "--format", "json", "--gauge-items", 16))
+    assert more["network_calls"] - record["network_calls"] == 8 * 12 + 4 * 3 * (len(more["candidates"]) - grids)
+
+
 @pytest.mark.parametrize("name", ["diffusers", "comfyui"])
 def test_formats_of_hosts_begin_with_plain_noise(folder, name):
     arguments = ("plan", folder / "photos", "--model", folder / "pipeline", "-n", 2, "--judges", 0, "-q")
@@ -216,6 +229,7 @@ def test_a_function_is_a_model_and_its_range_can_be_narrowed(folder, tmp_path, m
         ("{photos} --model {model} --target fid", "`target` must be one of endpoint, data"),
         ("{photos} --model {model} --target data --cold", "`target` data needs a warm start: leave out --cold"),
         ("{photos} --model {model} --judges -1", "`judges` must be at least 0, got -1"),
+        ("{photos} --model {model} --judges few", "`judges` must be a number of noises, or quick, got 'few'"),
         ("{photos} --model {model} --gauge-items 1", "`gauge_items` must be at least 2, got 1"),
         ("digits --gauge-items 8", "`--gauge-items` is for plans for a network: give --model as well"),
         ("{photos} --model {model} --items 3", "`items` must be at least 20, got 3"),

@@ -424,6 +424,94 @@ def test_parting_is_the_difference_of_the_means_that_two_gaussians_flow_to():
     assert plan(measured, None, 4).calls == 0  # it is known already
 
 
+@pytest.fixture(scope="module")
+def quick():
+    return profile(POOR, SPECTRUM, data=HELD_OUT[:8], levels=12, judges="quick")
+
+
+def test_quick_judges_are_the_runs_that_are_compared_with_the_gaussian_carried_on(quick):
+    trusting = profile(POOR, SPECTRUM, data=HELD_OUT[:8], levels=12, judges=0)
+    assert (quick.calls, quick.parting_calls) == (8 * 12 + 4 * 22, 0)
+    for own, other in zip(quick.parting, trusting.parting, strict=True):
+        np.testing.assert_allclose(own, other, rtol=1e-12)
+    assert math.isnan(quick.endpoint_error)
+    converged = quick.run(quick.noise, quick._reference(300), "dpmpp_2m")
+    off = np.sqrt(np.mean((quick.endpoint - converged) ** 2))
+    usual = catalogue_grids(6, quick.sigma_min, 80.0, final=0.0, spectrum=SPECTRUM)["karras"]
+    hand = quick.run(quick.noise, usual, "dpmpp_2m")
+    assert off < 0.1 * np.sqrt(np.mean((hand - converged) ** 2))  # a tenth of what they are to judge between
+
+
+def test_a_quick_plan_runs_the_most_promising_grids_from_four_noises(quick):
+    made = plan(quick, None, 5, solver="dpmpp_2m")
+    assert len(made.candidates) in (20, 21)
+    assert {each.noises for each in made.candidates} == {4}
+    assert made.calls == 4 * 5 * len(made.candidates)
+    assert made.chosen is made.candidates[0]
+    assert any(each is made.hand for each in made.candidates)
+    assert "from the end of longer runs over 4 noises; the most promising usual grid" in made.reason
+    trusting = replace(quick, quick=False, noise=quick.noise[:0], endpoint=quick.endpoint[:0])
+    unseen = plan(trusting, None, 5, solver="dpmpp_2m")
+    predicted = sorted(each.predicted for each in unseen.candidates)
+    assert sorted(each.predicted for each in made.candidates)[:20] == pytest.approx(predicted[:20], rel=1e-12)
+
+
+def test_a_quick_plan_is_taken_as_it_is_and_says_whether_that_is_certain(quick):
+    made, hand = (Candidate(name, name != "hand", np.array([80.0, 1.0, 0.0]), False, 1.0) for name in ("made", "hand"))
+    ranked = [replace(made, measured=1.0, noises=4), replace(hand, measured=1.1, noises=4)]
+    for other, end in (([1.0, 1.0, 1.0, 1.6], "4 runs do not make that certain."), ([1.2, 1.21, 1.2, 1.21], "surely so.")):
+        chosen, beside, _, reason = _decide(quick, ranked, {0: np.ones(4), 1: np.array(other)})
+        assert (chosen.name, beside.name) == ("made", "hand")
+        assert reason.endswith(end)
+
+
+def test_quick_plans_of_a_poor_network_end_nearer_than_those_of_theory_alone(quick):
+    """What the network makes of its errors at high noise is more than a curve of twelve levels foresees."""
+    trusting = replace(quick, quick=False, noise=quick.noise[:0], endpoint=quick.endpoint[:0])
+    fine = grid(karras_law(quick.sigma_min, quick.start_level, rho=7.0), 300, final=0.0)
+    goal = quick.run(FRESH, fine, "dpmpp_2m")
+    ratios = []
+    for n, solver in ((4, "ddim"), (6, "ddim"), (4, "dpmpp_2m"), (6, "dpmpp_2m"), (6, "unipc3")):
+        distance = []
+        for known in (quick, trusting):
+            made = plan(known, None, n, solver=solver)
+            out = known.run(FRESH, made.sigmas, solver, warm=made.warm is not None)
+            distance.append(np.sqrt(np.mean((out - goal) ** 2)))
+        ratios.append(distance[0] / distance[1])
+    assert np.exp(np.mean(np.log(ratios))) < 0.95
+
+
+def test_a_stochastic_solver_is_not_judged_by_quick_runs_either(quick):
+    made = plan(quick, None, 4, solver="dpmpp_2m_sde")
+    assert made.calls == 0
+    assert made.chosen.measured is None
+
+
+def test_quick_judges_need_no_eigenvectors_and_no_room_below_the_deviation():
+    bare = profile(EXACT, Spectrum.from_eigenvalues(SPECTRUM.eigenvalues), judges="quick")
+    assert plan(bare, None, 4).warm is None
+    assert "parting" not in vars(bare)
+    high = ModelDenoiser(exact, EDM(sigma_min=2.0), "x0", item_shape=(DIM,))
+    short = profile(high, SPECTRUM, judges="quick")
+    assert short.calls == 4 * 15  # from 2, above the data's deviation, in one step to 0
+    assert plan(short, None, 4).sigmas[-2] >= 2.0
+
+
+def test_judges_take_the_place_of_quick_ones(quick):
+    many = quick.judged_by(6)
+    assert not many.quick
+    np.testing.assert_array_equal(many.noise, item_noise(range(6), (DIM,)))
+    assert many.calls == quick.calls + 6 * 60
+
+
+def test_plan_measures_a_small_gauge_for_quick_judges():
+    seen = []
+    made = plan(EXACT, DATA, 4, judges="quick", basis=DIM, progress=seen.append)
+    assert sum(seen) == 8 * 12 + 4 * 22 + made.calls
+    with pytest.raises(ValueError, match=r"`judges` must be a number of noises, or .quick., got 'fast'"):
+        plan(EXACT, DATA, 4, judges="fast")
+
+
 def test_a_model_that_parts_early_from_the_gaussian_begins_higher():
     """The theory's start levels follow what was measured, and not how many steps there are."""
     near, far = (profile(EXACT, SPECTRUM, data=HELD_OUT, judges=0) for _ in range(2))

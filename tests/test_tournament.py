@@ -34,7 +34,8 @@ def cell(bench):
 
 def test_a_cell_holds_every_pool_and_all_measures_of_every_seed(cell):
     pools = {entry["pool"] for entry in cell["entries"]}
-    ours, rivals = {"ours", "ours cold", "ours light", "unfitted"}, {"D", "H", "H warm", "searched", "searched warm", "learned"}
+    ours = {"ours", "ours cold", "unfitted", *tournament.CHEAP}
+    rivals = {"D", "H", "H warm", "searched", "searched warm", "learned"}
     assert pools == ours | rivals | {"oracle", "oracle cold"}
     for entry in cell["entries"]:
         assert len(entry["rmse"]) == len(entry["fd_pixels"]) == 3
@@ -43,6 +44,8 @@ def test_a_cell_holds_every_pool_and_all_measures_of_every_seed(cell):
         assert entry["pool"] != "D" or entry["sigmas"][0] == 80.0
     light = next(entry for entry in cell["entries"] if entry["pool"] == "ours light")
     assert light["calls"] == 152
+    quick = next(entry for entry in cell["entries"] if entry["pool"] == "ours quick")
+    assert quick["calls"] in (184 + 20 * 4 * 4, 184 + 21 * 4 * 4)  # a gauge and four runs; 20 grids and a usual one, 4 steps
     ours = next(entry for entry in cell["entries"] if entry["pool"] == "ours")
     assert ours["calls"] > 10_000
 
@@ -86,7 +89,8 @@ def test_a_measure_is_that_of_a_run_by_hand(bench, cell):
 
 def test_stochastic_cells_are_judged_by_the_data(bench):
     found = bench.cell("ddim_eta", 4)
-    assert {entry["pool"] for entry in found["entries"]} == {"ours", "ours cold", "ours light", "D", "H", "H warm"}
+    ours = {"ours", "ours cold", *tournament.CHEAP}
+    assert {entry["pool"] for entry in found["entries"]} == ours | {"D", "H", "H warm"}
     assert all(entry["rmse"] == [] and len(entry["fd_pixels"]) == 3 for entry in found["entries"])
 
 
@@ -217,7 +221,8 @@ def test_a_reduced_tournament_on_real_data(tmp_path):
         assert tournament.duel(found, "D", "rmse").word == "better"
         assert tournament.duel(found, "D", "fd_pixels").word == "better"
         assert tournament.duel(found, "searched", "rmse", "ours cold").ratio < 1.1
-        assert tournament.duel(found, "D", "rmse", "ours light").ratio < 1
+        for ours in tournament.CHEAP:
+            assert tournament.duel(found, "D", "rmse", ours).ratio < 1
 
 
 def test_tails_are_of_the_noises_that_the_cell_was_judged_by(bench, cell):
@@ -237,19 +242,21 @@ def test_confirmed_cells_are_judged_by_later_noises(bench, cell):
     later = tournament.Bench("small", folder=None, seeds=3, items=8, first=12)
     assert not set(later.noise.ravel()) & set(bench.noise.ravel())
     found = confirm.again(later, cell, 2)
-    assert sorted(entry["pool"] for entry in found["entries"]) == ["D", "D", "converged", "ours", "ours light"]
+    assert sorted(entry["pool"] for entry in found["entries"]) == ["D", "D", "converged", "ours", *tournament.CHEAP]
     data = later.features[-1](later.data[:2000])
     assert found["entries"][-1]["fd_data"][2] == frechet_distance(later.features[-1](later.endpoint)[16:24], data)
     told = tournament.summary([found])
     assert "| ours against the converged samples | 1 |" in told
     assert "| theory and 152 calls against **D** | 1 |" in told
+    assert "| quick plans against **D** | 1 |" in told
     assert found["items"] == 8
-    before = {entry["name"]: entry for entry in cell["entries"] if entry["pool"] in ("ours", "ours light", "D")}
+    before = {(entry["pool"], entry["name"]): entry for entry in cell["entries"]}
     for entry in found["entries"][:-1]:
-        assert entry["sigmas"] == before[entry["name"]]["sigmas"]
+        old = before[entry["pool"], entry["name"]]
+        assert entry["sigmas"] == old["sigmas"]
         assert len(entry["rmse"]) == 3
         # Other noises of the same model: near, not the same.
-        assert np.mean(entry["rmse"]) == pytest.approx(np.mean(before[entry["name"]]["rmse"]), rel=0.7)
-        assert entry["rmse"] != before[entry["name"]]["rmse"]
+        assert np.mean(entry["rmse"]) == pytest.approx(np.mean(old["rmse"]), rel=0.7)
+        assert entry["rmse"] != old["rmse"]
     said = tournament.duel(found, "D", "rmse")
     assert said.ratio < 1.2

@@ -93,11 +93,11 @@ def plan_for_model(
     reading: Mapping[str, Any],
     quiet: bool,
     target: str,
-    judges: int,
+    judges: str,
     fit: bool,
     seed: int,
     items: int,
-    gauge_items: int,
+    gauge_items: int | None,
     cold: bool,
     sigma_min: float | None,
     sigma_max: float | None,
@@ -114,10 +114,12 @@ def plan_for_model(
 
     choice(solver, SOLVERS, "solver")
     integer(steps, "n")
-    integer(judges, "judges", minimum=0)
+    judged = judges_named(judges)
+    most, levels = gauge_size(judged)
     integer(seed, "seed", minimum=0)
     integer(items, "items", minimum=20)
-    integer(gauge_items, "gauge_items", minimum=2)
+    if gauge_items is not None:
+        most = integer(gauge_items, "gauge_items", minimum=2)
     size = integer(network_batch, "network_batch")
     # Programs that take a list of levels begin with plain noise.
     cold = cold or form in FORMATS
@@ -137,12 +139,12 @@ def plan_for_model(
         check_calls(denoiser, shape, high, device=device)
         if not quiet:
             _remarks(material, cold)
-        gauge = None if read is None else read[:: max(1, len(read) // gauge_items)][:gauge_items]
-        total = profile_calls(0 if gauge is None else len(gauge), judges)
+        gauge = None if read is None else read[:: max(1, len(read) // most)][:most]
+        total = profile_calls(0 if gauge is None else len(gauge), judged, levels=levels)
         with _counted("measuring the model", total, quiet) as report:
             measured = profile(
                 Subject(denoiser, low, high, shape, device, size), material.spectrum, data=gauge, target=target,
-                judges=judges, seed=seed, progress=report,
+                judges=judged, levels=levels, seed=seed, progress=report,
             )  # fmt: skip
         with _counted("comparing grids", None, quiet) as report:
             plan = plan_of(measured, None, steps, solver=solver, fit=fit, progress=report)
@@ -151,6 +153,34 @@ def plan_for_model(
     if output is not None:
         _save(made, material, output, quiet)
     click.echo(_written(made, form))
+
+
+def judges_named(text: str) -> int | str:
+    """What `--judges` means.
+
+    >>> judges_named("48"), judges_named("quick")
+    (48, 'quick')
+    """
+    from eigenstep.models.profile import QUICK
+
+    if text == QUICK:
+        return text
+    try:
+        number = int(text)
+    except ValueError:
+        raise ValueError(f"`judges` must be a number of noises, or quick, got {text!r}.") from None
+    return integer(number, "judges", minimum=0)
+
+
+def gauge_size(judges: int | str) -> tuple[int, int]:
+    """Most items and levels of the gauge that a plan with these judges needs.
+
+    >>> gauge_size(48), gauge_size("quick")
+    ((400, 25), (8, 12))
+    """
+    from eigenstep.models.profile import QUICK, QUICK_ITEMS, QUICK_LEVELS
+
+    return (QUICK_ITEMS, QUICK_LEVELS) if judges == QUICK else (400, 25)
 
 
 def loading_options(
@@ -286,7 +316,7 @@ def _record(made: Planned) -> dict[str, Any]:
             "item_shape": None if spectrum.item_shape is None else list(spectrum.item_shape),
         },
         "gauge": gauge,
-        "endpoint_error": measured.endpoint_error,
+        "endpoint_error": finite(measured.endpoint_error),
         "network_calls": made.calls,
     }
 

@@ -136,16 +136,18 @@ MODEL_OPTIONS = (
         help="What to come near: where the network's own converged run from the same noise ends, or the data.",
     ),
     click.option(
-        "--judges", type=int, default=48, show_default=True, metavar="K",
-        help="Noises whose converged runs judge between grids; 0 trusts the theory alone.",
+        "--judges", default="48", show_default=True, metavar="K|quick",
+        help="Noises whose converged runs judge between grids; 0 trusts the theory alone; quick: four runs judge between the "
+        "20 grids that the theory finds most promising, some hundred network calls in all.",
     ),
     click.option(
         "--fit/--no-fit", default=True, show_default=True,
         help="Fit the winner's levels to converged runs from 24 more noises. Without judges nothing is fitted.",
     ),
     click.option(
-        "--gauge-items", type=int, default=400, show_default=True, metavar="N",
-        help="Items of the data for the gauge, at 25 levels each. A dozen are enough for --judges 0.",
+        "--gauge-items", type=int, metavar="N",
+        help="Items of the data for the gauge: 400 unless given, at 25 levels each; with --judges quick 8, at 12 levels. A "
+        "dozen are enough for --judges 0.",
     ),
     click.option("--seed", type=int, default=0, show_default=True, metavar="S", help="Of these noises."),
     click.option(

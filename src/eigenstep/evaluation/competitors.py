@@ -165,7 +165,7 @@ def kept_profile(shelf: Shelf, subject: Denoiser, spectrum: Spectrum) -> ModelPr
         return None
     facts = json.loads(str(found["facts"]))
     curve = {name: found[f"curve.{name}"] for name in ("sigmas", "error", "standard_error", "bound")}
-    numbers = {name: float(facts[name]) for name in _LEVELS}
+    numbers: dict[str, Any] = {name: float(facts[name]) for name in _LEVELS}
     return ModelProfile(
         denoiser=subject,
         spectrum=spectrum,

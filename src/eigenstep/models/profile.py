@@ -41,7 +41,16 @@ _PARTING_NOISES, _PARTING_STEPS = 4, 14
 """Noises and steps of the runs that say how far the model parts from the Gaussian."""
 
 _FIRST_PARTING = 2**30 + 2**20
-"""Index of the first of them, which are no judge's and no fit's."""
+"""Index of the first of them, which are no fit's, and no judge's but a quick one's."""
+
+QUICK = "quick"
+"""In place of a number of judges: those runs, carried to the end, judge what the theory takes for the best."""
+
+QUICK_ITEMS, QUICK_LEVELS = 8, 12
+"""Items and levels of the gauge of a quick plan: the theory needs no more."""
+
+_ENDING_STEPS = 8
+"""From the data's standard deviation to 0, with which a quick judge's run comes near its converged end: 22 steps in all."""
 
 _CHECKED = 8
 """Judges whose endpoint is computed with half the steps as well."""
@@ -72,13 +81,16 @@ class ModelProfile:
     noise : (m, *item_shape)
         Standard normal noise of the judge's runs; m = 0 without a judge.
     endpoint : (m, *item_shape)
-        Where the converged runs from it end.
+        Where the converged runs from it end; those of 22 steps for quick judges.
     endpoint_error : float
-        Root mean square change of some endpoints with half the steps, data units: what the reference is worth.
+        Root mean square change of some endpoints with half the steps, data units: what the reference is worth. Not measured,
+        nan, for quick judges.
     calls : int
         Network calls this took, counted by item.
     seed : int
-        Of `noise`, which is `item_noise` of the first m items.
+        Of `noise`, which is `item_noise` of the first m items; of others for quick judges.
+    quick : bool
+        Whether plans are made by theory, and four runs of the model judge between the most promising grids.
 
     Examples
     --------
@@ -103,6 +115,7 @@ class ModelProfile:
     endpoint_error: float
     calls: int
     seed: int = 0
+    quick: bool = False
 
     def judged_by(self, judges: int, *, progress: Callable[[int], None] | None = None) -> ModelProfile:
         """The same with the converged endpoints of as many noises; `calls` counts the new ones too.
@@ -110,7 +123,7 @@ class ModelProfile:
         Parameters
         ----------
         judges : int
-            How many in all, at least those it has; the first ones stay.
+            How many in all, at least those it has, which stay; quick ones go.
         progress : callable, optional
             Called with the number of network calls just made.
 
@@ -129,7 +142,7 @@ class ModelProfile:
         >>> more.endpoint.shape, more.calls - few.calls, bool((more.noise[:2] == few.noise).all())
         ((5, 2), 180, True)
         """
-        known = len(self.noise)
+        known = 0 if self.quick else len(self.noise)
         judges = _checks.integer(judges, "judges", minimum=known)
         if judges == known:
             return self
@@ -140,9 +153,10 @@ class ModelProfile:
             progress(made)
         return replace(
             self,
-            noise=np.concatenate([self.noise, more]),
-            endpoint=np.concatenate([self.endpoint, endpoint]),
+            noise=np.concatenate([self.noise[:known], more]),
+            endpoint=np.concatenate([self.endpoint[:known], endpoint]),
             calls=self.calls + made,
+            quick=False,
         )
 
     @functools.cached_property
@@ -229,20 +243,49 @@ class ModelProfile:
         [59.58, 1.29] [0.0, 0.01]
         [59.58, 1.29] [0.01, 0.66]
         """
-        noise = item_noise(range(_FIRST_PARTING, _FIRST_PARTING + _PARTING_NOISES), self.noise.shape[1:], seed=self.seed)
+        levels = self._parting_levels()
+        return levels[1:], self._compared(levels)[0]
+
+    def _parting_levels(self) -> Float:
+        """From the reference's start down to the data's standard deviation, in equal steps of ln sigma."""
         deviation = math.sqrt(float(self.spectrum.trace) / float(self.spectrum.dim))
         low = min(max(deviation, self.sigma_min), 0.5 * self.start_level)
-        levels = np.geomspace(self.start_level, low, _PARTING_STEPS + 1)
+        return np.geomspace(self.start_level, low, _PARTING_STEPS + 1)
+
+    def _compared(self, levels: Float) -> tuple[Float, Float]:
+        """How far the model's runs are from the Gaussian's at each of the first levels after the start, and where they end."""
+        noise = item_noise(range(_FIRST_PARTING, _FIRST_PARTING + _PARTING_NOISES), self.noise.shape[1:], seed=self.seed)
         first = self.start(self.start_level, noise)
-        own = warm_start(self.spectrum, first, 0.0, sigma_max=self.start_level)
+        known = self.spectrum.has_eigenvectors
+        own = warm_start(self.spectrum, first, 0.0, sigma_max=self.start_level) if known else first
         apart: list[float] = []
 
         def compare(k: int, x: Any) -> None:
-            end = warm_start(self.spectrum, np.asarray(x, dtype=np.float64), 0.0, sigma_max=float(levels[k + 1]))
-            apart.append(math.sqrt(float(np.mean((end - own) ** 2))))
+            if known and k < _PARTING_STEPS:
+                end = warm_start(self.spectrum, np.asarray(x, dtype=np.float64), 0.0, sigma_max=float(levels[k + 1]))
+                apart.append(math.sqrt(float(np.mean((end - own) ** 2))))
 
-        sample(self.denoiser, first, levels, solver="dpmpp_2m", callback=compare)
-        return levels[1:], np.array(apart)
+        out = sample(self.denoiser, first, levels, solver="dpmpp_2m", callback=compare)
+        return np.array(apart), np.asarray(out, dtype=np.float64)
+
+    def _judged_quickly(self, progress: Callable[[int], None] | None) -> ModelProfile:
+        """The same with the runs of `parting`, which they measure as well, carried to the end for judges."""
+        levels = self._parting_levels()
+        ending = np.array([levels[-1], 0.0])
+        if self.sigma_min < levels[-1]:
+            ending = grid(karras_law(self.sigma_min, float(levels[-1]), rho=7.0), _ENDING_STEPS, final=0.0)
+        sigmas = np.concatenate([levels[:-1], ending])
+        apart, endpoint = self._compared(sigmas)
+        made = len(endpoint) * (len(sigmas) - 1)
+        if progress is not None:
+            progress(made)
+        noise = item_noise(range(_FIRST_PARTING, _FIRST_PARTING + _PARTING_NOISES), self.noise.shape[1:], seed=self.seed)
+        found = replace(
+            self, noise=noise, endpoint=endpoint, endpoint_error=math.nan, calls=self.calls + made, quick=True
+        )  # fmt: skip
+        if len(apart):
+            vars(found)["parting"] = levels[1:], apart
+        return found
 
     @property
     def parting_calls(self) -> int:
@@ -322,12 +365,14 @@ class ModelProfile:
         return np.asarray(sample(self.denoiser, states, sigmas, solver=solver), dtype=np.float64)
 
 
-def profile_calls(n_items: int, judges: int, *, levels: int = 25) -> int:
+def profile_calls(n_items: int, judges: int | str, *, levels: int = 25) -> int:
     """Network calls, counted by item, that `profile` makes with `n_items` for the gauge: what its progress goes up to.
 
-    >>> profile_calls(400, 48)
-    13120
+    >>> profile_calls(400, 48), profile_calls(8, "quick", levels=12)
+    (13120, 184)
     """
+    if isinstance(judges, str):
+        return n_items * levels + _PARTING_NOISES * (_PARTING_STEPS + _ENDING_STEPS)
     return n_items * levels + judges * _REFERENCE_STEPS + min(_CHECKED, judges) * (_REFERENCE_STEPS // 2)
 
 
@@ -337,7 +382,7 @@ def profile(
     *,
     data: Any = None,
     target: str = "endpoint",
-    judges: int = 48,
+    judges: int | str = 48,
     levels: int = 25,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
@@ -354,9 +399,10 @@ def profile(
         Some hundred items that the model was not trained on, for the gauge. Without them plans know nothing of the network's
         error.
     target : {"endpoint", "data"}
-    judges : int
+    judges : int or "quick"
         Number of noises whose converged endpoints (60 calls of DPM++(2M) each) judge between candidate grids; 0: none, the
-        Gaussian theory decides alone.
+        Gaussian theory decides alone. "quick": the theory decides which grids are run at all, and the four runs that tell it
+        how far the model parts from the Gaussian, 22 steps each, judge between those.
     levels : int
         Levels of the gauge.
     seed : int
@@ -385,7 +431,9 @@ def profile(
     (2860, (4, 2), True)
     """
     _checks.choice(target, TARGETS, "target")
-    judges = _checks.integer(judges, "judges", minimum=0)
+    if isinstance(judges, str) and judges != QUICK:
+        raise ValueError(f'`judges` must be a number of noises, or "quick", got {judges!r}.')
+    number = 0 if isinstance(judges, str) else _checks.integer(judges, "judges", minimum=0)
     path_max = float(model.sigma_max)
     low, high = float(model.sigma_min), path_max
     if not math.isfinite(high):
@@ -420,9 +468,11 @@ def profile(
     origin = math.inf if mismatched and target == "data" else high
     none = np.empty((0, *shape))
     empty = ModelProfile(model, spectrum, curve, target, low, high, start, origin, none, none, 0.0, calls, seed)
-    if not judges:
+    if isinstance(judges, str):
+        return empty._judged_quickly(progress)
+    if not number:
         return empty
-    judged = empty.judged_by(judges, progress=progress)
+    judged = empty.judged_by(number, progress=progress)
     few = judged.noise[:_CHECKED]
     change = judged.endpoint[: len(few)] - judged.run(few, judged._reference(_REFERENCE_STEPS // 2), "dpmpp_2m")
     made = len(few) * (_REFERENCE_STEPS // 2)
