@@ -454,12 +454,13 @@ def summary(cells):
             counts = ", ".join(f"{words.count(word)} {word}" for word in ("better", "even", "worse"))
             lines.append(f"\nstochastic solvers by {measure} to data: {counts}; median {np.median(ratios):.2f} of D's")
     matched = {ours: calls_to_match(settled, ours=ours) for ours in ("ours", "oracle")}
+    lines.append("\ncalls to match D at 10, by rmse:\n")
     for solver in dict.fromkeys(solver for _, solver in matched["ours"]):
         for ours, found in matched.items():
             values = {model: calls for (model, each), calls in found.items() if each == solver}
             if values:
                 told = f"median {np.median(list(values.values())):g}; " + ", ".join(f"{m} {c:g}" for m, c in values.items())
-                lines.append(f"\n{solver}, {ours}: calls to match D at 10, by rmse: {told}")
+                lines.append(f"- {solver}, {ours}: {told}")
     for pool, ours in (("D", "ours"), ("H", "ours cold"), ("H warm", "ours")):
         for cell in settled:
             found = duel(cell, pool, "rmse", ours)

@@ -48,7 +48,8 @@ _KEPT, _KEPT_BESIDE = (14, 5), (4, 2)
 """How many go on after each cut, in the first race and among those tried beside its winners."""
 
 _HANDS_PER_LEVEL = 3
-_SURE = 1.96
+_SURE, _SURE_OF_FOUR = 1.96, 3.18
+"""Standard errors that a 95 % interval reaches to either side: of many judges, and by Student's t of four quick ones."""
 
 _BELOW = 2.0
 """How far under the gauge's level the ladder of start levels goes: few calls gain even where the network would be better."""
@@ -381,7 +382,9 @@ def plan(
         contest.settle()
     order = contest.ranked()
     squares = {place: contest.squares[k] for place, k in enumerate(order)} if contest.judged else {}
-    candidates = [replace(contest.candidates[k], **(_statistics(contest.squares[k]) if contest.judged else {})) for k in order]
+    sure = _SURE_OF_FOUR if measured.quick else _SURE
+    seen = [_statistics(contest.squares[k], sure) if contest.judged else {} for k in order]
+    candidates = [replace(contest.candidates[k], **told) for k, told in zip(order, seen, strict=True)]
     chosen, hand, advantage, reason = _decide(measured, candidates, squares)
     return Plan(
         sigmas=chosen.sigmas,
@@ -642,11 +645,11 @@ class _Contest:
                 self._judge(k, len(self.measured.noise))
 
 
-def _statistics(squares: Float) -> dict[str, Any]:
+def _statistics(squares: Float, sure: float) -> dict[str, Any]:
     """Root mean square over noises, with its 95 % interval."""
     mean, spread = float(squares.mean()), 0.0
     if squares.size > 1:
-        spread = _SURE * float(squares.std(ddof=1)) / math.sqrt(squares.size)
+        spread = sure * float(squares.std(ddof=1)) / math.sqrt(squares.size)
     low, high = math.sqrt(max(mean - spread, 0.0)), math.sqrt(mean + spread)
     return {"measured": math.sqrt(mean), "interval": (low, high), "noises": int(squares.size)}
 
@@ -656,24 +659,24 @@ def _usual(measured: ModelProfile, candidate: Candidate) -> bool:
     return not candidate.planned and (not candidate.warm or bool(candidate.sigmas[0] >= measured.start_level * (1 - 1e-9)))
 
 
-def _advantage(own: Float, other: Float) -> tuple[float, float, float]:
+def _advantage(own: Float, other: Float, sure: float = _SURE) -> tuple[float, float, float]:
     """Ratio of squared errors, other over own, with its 95 % interval, paired over the noises that both have.
 
     Of their means; where that is undecided because a few noises are most of both, though the means favour `own`, the
     geometric mean of the ratios of single noises, if that is decided.
     """
-    estimate, low, high = _paired(own, other)
+    estimate, low, high = _paired(own, other, sure)
     count = min(own.size, other.size)
     own, other = own[:count], other[:count]
     if low <= 1 < estimate < math.inf and count > 1 and min(own.min(), other.min()) > 0:
         ratios = np.log(other / own)
-        middle, half = float(ratios.mean()), _SURE * float(ratios.std(ddof=1)) / math.sqrt(count)
+        middle, half = float(ratios.mean()), sure * float(ratios.std(ddof=1)) / math.sqrt(count)
         if middle > half:
             return math.exp(middle), math.exp(middle - half), math.exp(middle + half)
     return estimate, low, high
 
 
-def _paired(own: Float, other: Float) -> tuple[float, float, float]:
+def _paired(own: Float, other: Float, sure: float = _SURE) -> tuple[float, float, float]:
     """Ratio of the means, other over own, with the 95 % interval of their differences over the noises that both have."""
     count = min(own.size, other.size)
     own, other = own[:count], other[:count]
@@ -681,7 +684,7 @@ def _paired(own: Float, other: Float) -> tuple[float, float, float]:
     if count < 2 or not scale:
         return (float(other.mean()) / scale if scale else math.inf, 0.0, math.inf)
     gained = other / scale - own / scale
-    spread = _SURE * float(gained.std(ddof=1)) / math.sqrt(count)
+    spread = sure * float(gained.std(ddof=1)) / math.sqrt(count)
     estimate = 1 + float(gained.mean())
     return estimate, estimate - spread, estimate + spread
 
@@ -700,7 +703,7 @@ def _decide(
             f"{hand.name}, has {hand.predicted:.3g}. No run of the network judged."
         )
     count = squares[0].size
-    estimate, low, high = _advantage(squares[0], squares[place])
+    estimate, low, high = _advantage(squares[0], squares[place], _SURE_OF_FOUR if measured.quick else _SURE)
     reached = "the end of longer runs" if measured.quick else "the converged endpoint"
     figures = f"{best.measured:.3g} per number from {reached} over {count} noises"
     if place == 0:
