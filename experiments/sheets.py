@@ -10,10 +10,10 @@ from pathlib import Path
 
 import networks
 import numpy as np
-from tournament import FINE_STEPS, FIRST_SEED, arguments, best, finished
+from tournament import FINE_STEPS, FIRST_SEED, arguments, best, finished, first_states, within_range
 
 from eigenstep import grid, karras_law, plots, sample
-from eigenstep.models import WarmStart, item_noise
+from eigenstep.models import item_noise
 
 
 def rows(subject, cells, count):
@@ -25,11 +25,9 @@ def rows(subject, cells, count):
     for cell in cells:
         for pool, title in (("D", "best default"), ("ours", "planned")):
             entry = best(cell, pool, "rmse")
-            states = entry["sigmas"][0] * noise
-            if entry["warm"]:
-                states = WarmStart(subject.spectrum, entry["sigmas"][0], high)(noise)
+            states = first_states(denoiser, subject.spectrum, entry["sigmas"], entry["warm"], noise)
             name = f"{cell['calls']} calls, {title}" + (f" ({entry['name']})" if pool == "D" else "")
-            found[name] = sample(denoiser, states, entry["sigmas"], solver=cell["solver"])
+            found[name] = sample(denoiser, states, within_range(denoiser, entry["sigmas"]), solver=cell["solver"])
     fine = grid(karras_law(float(denoiser.sigma_min), high, rho=7.0), FINE_STEPS, final=0.0)
     found["converged"] = sample(denoiser, high * noise, fine, solver="dpmpp_2m")
     return found

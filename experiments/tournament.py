@@ -238,7 +238,7 @@ class Bench:
 
     def states(self, entry, noise):
         """Where an entry's run begins: plain noise, or the Gaussian's own state at its first level."""
-        return WarmStart(self.spectrum, entry.sigmas[0], self.high)(noise) if entry.warm else entry.sigmas[0] * noise
+        return first_states(self.denoiser, self.spectrum, entry.sigmas, entry.warm, noise)
 
     def run(self, entry, solver, rows=slice(None)):
         """Where the noises of some rows end on an entry's grid."""
@@ -248,7 +248,8 @@ class Bench:
             def drawn(k):
                 steps = [item_noise(range(self.items), self.shape, seed=FIRST_SEED + s, step=k) for s in range(self.seeds)]
                 return np.concatenate(steps)[rows]
-        return np.asarray(sample(self.denoiser, states, entry.sigmas, solver=solver, noise=drawn), dtype=np.float64)
+        levels = within_range(self.denoiser, entry.sigmas)
+        return np.asarray(sample(self.denoiser, states, levels, solver=solver, noise=drawn), dtype=np.float64)
 
     def judge(self, entry, out, stochastic):
         """Measures by seed."""
@@ -337,6 +338,19 @@ class Bench:
             self.judge(entry, self.run(entry, solver), False)
         spent = cell["seconds"] + time.perf_counter() - began
         return {**cell, "seconds": spent, "entries": cell["entries"] + [asdict(entry) for entry in added]}
+
+
+def within_range(denoiser, sigmas):
+    """Levels that end at 0, those of kept cells too, whose six digits may lie beside the ends of what a model is called at."""
+    levels = np.array(sigmas, dtype=float)
+    levels[:-1] = np.clip(levels[:-1], float(denoiser.sigma_min), float(denoiser.sigma_max))
+    return levels
+
+
+def first_states(denoiser, spectrum, sigmas, warm, noise):
+    """Plain noise at the first level, or the Gaussian's own states there."""
+    level = float(within_range(denoiser, sigmas)[0])
+    return WarmStart(spectrum, level, float(denoiser.sigma_max))(noise) if warm else level * noise
 
 
 # What the cells say together

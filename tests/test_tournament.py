@@ -87,6 +87,14 @@ def test_a_measure_is_that_of_a_run_by_hand(bench, cell):
     assert entry["rmse"][1] == pytest.approx(np.sqrt(np.mean((out - bench.endpoint[12:24]) ** 2)), rel=1e-9)
 
 
+def test_levels_that_were_kept_to_six_digits_stay_in_the_models_range(bench, cell):
+    entry = tournament.Entry(**next(entry for entry in cell["entries"] if entry["pool"] == "D"))
+    beside = tournament.replace(entry, sigmas=[80.0001, *entry.sigmas[1:]])
+    within = tournament.within_range(bench.denoiser, [80.0001, 1.0, 0.001999, 0.0])
+    np.testing.assert_array_equal(within, [80.0, 1.0, 0.002, 0.0])
+    np.testing.assert_array_equal(bench.run(beside, "ddim"), bench.run(entry, "ddim"))
+
+
 def test_stochastic_cells_are_judged_by_the_data(bench):
     found = bench.cell("ddim_eta", 4)
     ours = {"ours", "ours cold", *tournament.CHEAP}
