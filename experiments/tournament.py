@@ -404,7 +404,7 @@ def row(title, cells, pool="D", ours="ours"):
 
 
 def calls_to_match(cells, measure="rmse", at=10, ours="ours"):
-    """Least measured calls with which ours is no worse than the best default with `at`, per model and solver."""
+    """Least measured calls with which ours is no worse than the best default with `at`, where both have that many."""
     found = {}
     for model, solver in dict.fromkeys((cell["model"], cell["solver"]) for cell in cells):
         own = {cell["calls"]: cell for cell in cells if (cell["model"], cell["solver"]) == (model, solver)}
@@ -412,7 +412,7 @@ def calls_to_match(cells, measure="rmse", at=10, ours="ours"):
             continue
         goal = np.mean(theirs[measure])
         values = {calls: entry[measure] for calls, cell in own.items() if (entry := best(cell, ours, measure)) is not None}
-        if values:
+        if at in values:
             found[model, solver] = min((calls for calls, each in values.items() if np.mean(each) <= goal), default=math.inf)
     return found
 

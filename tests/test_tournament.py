@@ -152,6 +152,8 @@ def test_calls_to_match_is_the_least_that_reach_the_defaults_at_ten():
     assert tournament.calls_to_match(cells, ours="oracle") == {}
     for cell in cells[:2]:
         cell["entries"].append({**cell["entries"][0], "pool": "oracle", "rmse": [6.0 - 0.3 * cell["calls"]] * 2})
+    assert tournament.calls_to_match(cells, ours="oracle") == {}  # none in 10, and a few calls do not say that none would do
+    cells[-1]["entries"].append({**cells[-1]["entries"][0], "pool": "oracle", "rmse": [6.0, 6.0]})
     assert tournament.calls_to_match(cells, ours="oracle") == {("m", "ddim"): 4}
     cells[0]["entries"][-1]["rmse"] = cells[1]["entries"][-1]["rmse"] = [6.0, 6.0]
     assert tournament.calls_to_match(cells, ours="oracle") == {("m", "ddim"): np.inf}

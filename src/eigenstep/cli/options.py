@@ -142,7 +142,7 @@ MODEL_OPTIONS = (
     ),
     click.option(
         "--fit/--no-fit", default=True, show_default=True,
-        help="Fit the winner's levels to converged runs from 24 more noises. Without judges nothing is fitted.",
+        help="Fit the winner's levels to converged runs from 24 more noises. Without judges, or by quick ones, nothing is.",
     ),
     click.option(
         "--gauge-items", type=int, metavar="N",
