@@ -252,10 +252,12 @@ class ModelProfile:
         low = min(max(deviation, self.sigma_min), 0.5 * self.start_level)
         return np.geomspace(self.start_level, low, _PARTING_STEPS + 1)
 
+    def _parting_noise(self) -> Float:
+        return item_noise(range(_FIRST_PARTING, _FIRST_PARTING + _PARTING_NOISES), self.noise.shape[1:], seed=self.seed)
+
     def _compared(self, levels: Float) -> tuple[Float, Float]:
         """How far the model's runs are from the Gaussian's at each of the first levels after the start, and where they end."""
-        noise = item_noise(range(_FIRST_PARTING, _FIRST_PARTING + _PARTING_NOISES), self.noise.shape[1:], seed=self.seed)
-        first = self.start(self.start_level, noise)
+        first = self.start(self.start_level, self._parting_noise())
         known = self.spectrum.has_eigenvectors
         own = warm_start(self.spectrum, first, 0.0, sigma_max=self.start_level) if known else first
         apart: list[float] = []
@@ -279,9 +281,8 @@ class ModelProfile:
         made = len(endpoint) * (len(sigmas) - 1)
         if progress is not None:
             progress(made)
-        noise = item_noise(range(_FIRST_PARTING, _FIRST_PARTING + _PARTING_NOISES), self.noise.shape[1:], seed=self.seed)
         found = replace(
-            self, noise=noise, endpoint=endpoint, endpoint_error=math.nan, calls=self.calls + made, quick=True
+            self, noise=self._parting_noise(), endpoint=endpoint, endpoint_error=math.nan, calls=self.calls + made, quick=True
         )  # fmt: skip
         if len(apart):
             vars(found)["parting"] = levels[1:], apart
