@@ -459,7 +459,8 @@ def test_a_quick_plan_runs_the_most_promising_grids_from_four_noises(quick):
 def test_a_quick_plan_is_taken_as_it_is_and_says_whether_that_is_certain(quick):
     made, hand = (Candidate(name, name != "hand", np.array([80.0, 1.0, 0.0]), False, 1.0) for name in ("made", "hand"))
     ranked = [replace(made, measured=1.0, noises=4), replace(hand, measured=1.1, noises=4)]
-    for other, end in (([1.0, 1.0, 1.0, 1.6], "4 runs do not make that certain."), ([1.2, 1.21, 1.2, 1.21], "surely so.")):
+    # The first would be certain of many noises, at 1.96 standard errors; of four it takes 3.18.
+    for other, end in (([1.2, 1.05, 1.3, 1.1], "4 runs do not make that certain."), ([1.2, 1.21, 1.2, 1.21], "surely so.")):
         chosen, beside, _, reason = _decide(quick, ranked, {0: np.ones(4), 1: np.array(other)})
         assert (chosen.name, beside.name) == ("made", "hand")
         assert reason.endswith(end)
