@@ -17,8 +17,7 @@ cells mnist28 --items 400 --calls 4,6,8 --solvers ddim --brief --oracle
 cells ecg --items 400 --calls 4,6,8,10 --brief
 cells speech --items 400 --calls 4,8,10 --brief
 cells mnist28 cifar16 ecg --items 400 --calls 3,5 --solvers ddim,dpmpp_2m --brief --oracle
-cells mnist14 --items 400 --calls 3,4,5,6,8,10,12 --solvers ddim_eta,dpmpp_2m_sde --brief
-cells cifar16 --items 400 --calls 4,6,10 --solvers ddim_eta,dpmpp_2m_sde --brief
+cells mnist14 cifar16 --items 400 --calls 4,6,10 --solvers ddim_eta,dpmpp_2m_sde --brief
 
 # Networks, 80 or 100 noises.
 others="sdaloglu_mnist_lin100ep sdaloglu_mnist_lin sdaloglu_mnist_geo sdaloglu_mnist_cos pulfer_mnist pulfer_fashion"
