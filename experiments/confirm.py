@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from tournament import MEASURES, Bench, Entry, arguments, finished, place
+from tournament import CHEAP, MEASURES, Bench, Entry, arguments, finished, place
 
 from eigenstep.evaluation import frechet_distance
 
@@ -22,7 +22,7 @@ from eigenstep.evaluation import frechet_distance
 def again(bench, cell, rivals):
     """The cell with ours and the best defaults alone, by the bench's noises."""
     began = time.perf_counter()
-    own = [entry for entry in cell["entries"] if entry["pool"] in ("ours", "ours light", "ours quick")]
+    own = [entry for entry in cell["entries"] if entry["pool"] in ("ours", *CHEAP)]
     known = sorted((entry for entry in cell["entries"] if entry["pool"] == "D"), key=lambda entry: np.mean(entry["rmse"]))
     entries = [dataclasses.replace(Entry(**entry), **{measure: [] for measure in MEASURES}) for entry in own + known[:rivals]]
     converged = Entry("converged", "the reference", [])

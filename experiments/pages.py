@@ -6,6 +6,7 @@ Replaced are the rows of every table whose head is one of the summary's (`tourna
 calls; tables that come from other scripts, and prose, are left as they are.
 """
 
+import functools
 import re
 from pathlib import Path
 
@@ -50,13 +51,18 @@ def _run(lines, first, belongs):
     return lines[first:last]
 
 
+@functools.cache
+def summary(folder):
+    """What the cells of a folder say, made once for all pages."""
+    return tournament.summary(tournament.read(folder))
+
+
 def page(text):
     """A page with what the kept cells say."""
-    summaries = [tournament.summary(tournament.read(folder)) for folder in (CELLS, CONFIRMED)]
     start = FRESH.search(text).start()
     end = text.find("\n## ", start + 3)
     before, section, after = text[:start], text[start:end], text[end:]
-    return refreshed(before, summaries[0]) + refreshed(section, summaries[1]) + refreshed(after, summaries[0])
+    return refreshed(before, summary(CELLS)) + refreshed(section, summary(CONFIRMED)) + refreshed(after, summary(CELLS))
 
 
 def main():

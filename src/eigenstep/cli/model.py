@@ -110,7 +110,7 @@ def plan_for_model(
     from eigenstep.evaluation.subject import Model, Subject, check_calls, fitted_items, model_range
     from eigenstep.models import TARGETS, profile
     from eigenstep.models import plan as plan_of
-    from eigenstep.models.profile import profile_calls
+    from eigenstep.models.profile import gauge_size, profile_calls
 
     choice(solver, SOLVERS, "solver")
     integer(steps, "n")
@@ -170,17 +170,6 @@ def judges_named(text: str) -> int | str:
     except ValueError:
         raise ValueError(f"`judges` must be a number of noises, or quick, got {text!r}.") from None
     return integer(number, "judges", minimum=0)
-
-
-def gauge_size(judges: int | str) -> tuple[int, int]:
-    """Most items and levels of the gauge that a plan with these judges needs.
-
-    >>> gauge_size(48), gauge_size("quick")
-    ((400, 25), (8, 12))
-    """
-    from eigenstep.models.profile import QUICK, QUICK_ITEMS, QUICK_LEVELS
-
-    return (QUICK_ITEMS, QUICK_LEVELS) if judges == QUICK else (400, 25)
 
 
 def loading_options(

@@ -21,7 +21,7 @@ from eigenstep.grids import catalogue_grids, timestep_grid
 from eigenstep.models.denoiser import Denoiser
 from eigenstep.models.effective import effective_spectrum
 from eigenstep.models.fitting import fit_levels
-from eigenstep.models.profile import QUICK, QUICK_ITEMS, QUICK_LEVELS, ModelProfile, profile
+from eigenstep.models.profile import ModelProfile, gauge_size, profile
 from eigenstep.models.warm import WarmStart
 from eigenstep.optimal import optimal_grid
 from eigenstep.solvers import Solver, solver_named
@@ -371,19 +371,18 @@ def plan(
             f"{measured.sigma_min:.4g}, which leaves no step to plan. Check the value range of the data, or take "
             "target='endpoint'."
         )
-    if contest.judged and not contest.thorough:
-        contest.shorten()
+    if contest.judged:
+        if not contest.thorough:
+            contest.shorten()
         contest.race(range(len(contest.candidates)), _KEPT)
-    elif contest.judged:
-        contest.race(range(len(contest.candidates)), _KEPT)
+    if contest.thorough:
         contest.refine()
         if fit:
             contest.fit()
         contest.settle()
     order = contest.ranked()
     squares = {place: contest.squares[k] for place, k in enumerate(order)} if contest.judged else {}
-    sure = _SURE_OF_FOUR if measured.quick else _SURE
-    seen = [_statistics(contest.squares[k], sure) if contest.judged else {} for k in order]
+    seen = [_statistics(contest.squares[k], _sure(measured)) if contest.judged else {} for k in order]
     candidates = [replace(contest.candidates[k], **told) for k, told in zip(order, seen, strict=True)]
     chosen, hand, advantage, reason = _decide(measured, candidates, squares)
     return Plan(
@@ -413,10 +412,8 @@ def _profiled(
         from eigenstep.models.loading import load_denoiser
 
         model = load_denoiser(model)
-    options: dict[str, Any] = {"target": target, "judges": judges, "seed": seed, "progress": progress}
-    most = 400
-    if judges == QUICK:
-        options["levels"], most = QUICK_LEVELS, QUICK_ITEMS
+    most, levels = gauge_size(judges)
+    options: dict[str, Any] = {"target": target, "judges": judges, "levels": levels, "seed": seed, "progress": progress}
     if isinstance(given, Spectrum):
         return profile(model, given, data=data, **options)
     items = np.asarray(given)
@@ -645,6 +642,11 @@ class _Contest:
                 self._judge(k, len(self.measured.noise))
 
 
+def _sure(measured: ModelProfile) -> float:
+    """Standard errors that a 95 % interval of its judges reaches to either side."""
+    return _SURE_OF_FOUR if measured.quick else _SURE
+
+
 def _statistics(squares: Float, sure: float) -> dict[str, Any]:
     """Root mean square over noises, with its 95 % interval."""
     mean, spread = float(squares.mean()), 0.0
@@ -703,7 +705,7 @@ def _decide(
             f"{hand.name}, has {hand.predicted:.3g}. No run of the network judged."
         )
     count = squares[0].size
-    estimate, low, high = _advantage(squares[0], squares[place], _SURE_OF_FOUR if measured.quick else _SURE)
+    estimate, low, high = _advantage(squares[0], squares[place], _sure(measured))
     reached = "the end of longer runs" if measured.quick else "the converged endpoint"
     figures = f"{best.measured:.3g} per number from {reached} over {count} noises"
     if place == 0:

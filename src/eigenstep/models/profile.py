@@ -377,6 +377,15 @@ def profile_calls(n_items: int, judges: int | str, *, levels: int = 25) -> int:
     return n_items * levels + judges * _REFERENCE_STEPS + min(_CHECKED, judges) * (_REFERENCE_STEPS // 2)
 
 
+def gauge_size(judges: int | str) -> tuple[int, int]:
+    """Most items, and levels, of the gauge that plans with these judges need.
+
+    >>> gauge_size(48), gauge_size("quick")
+    ((400, 25), (8, 12))
+    """
+    return (QUICK_ITEMS, QUICK_LEVELS) if judges == QUICK else (400, 25)
+
+
 def profile(
     model: Denoiser,
     spectrum: Spectrum,
