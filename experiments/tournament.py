@@ -425,6 +425,8 @@ def summary(cells):
     lines = [head("ours against the best of")]
     lines += [
         row("**D**, the catalogue at its defaults", settled),
+        row("**D**, at most 6 calls", few),
+        row("**D**, 7 calls and more", [cell for cell in settled if cell["calls"] > 6]),
         row("**D**, `ddim` in at most 6 calls", [cell for cell in few if cell["solver"] == "ddim"]),
         row("**H**, hindsight; no warm start on either side", settled, "H", "ours cold"),
         row("**H**, hindsight; our start given to all", settled, "H warm"),
@@ -445,6 +447,8 @@ def summary(cells):
             row("searched, at most 6 calls, networks", few_others, "searched", ours),
             row("**D**, exact models", exact, "D", ours),
             row("**D**, networks", others, "D", ours),
+            row("**D**, at most 6 calls", few, "D", ours),
+            row("**D**, 7 calls and more", [cell for cell in settled if cell["calls"] > 6], "D", ours),
         ]
     lines.append(head("ours against itself before its levels were fitted"))
     for title, solvers in (("one-step solvers", True), ("multistep solvers", False)):
@@ -480,7 +484,7 @@ def summary(cells):
             found = duel(cell, pool, "rmse", ours)
             if found is not None and (found.ratio > 1.15 or (pool == "D" and found.word == "worse")):
                 lines.append(f"\n{cell['model']} {cell['solver']} {cell['calls']}: {found.ratio:.2f} of {pool}, {found.word}")
-    for cell in exact:
+    for cell in settled:
         for ours, title in CHEAP.items():
             if (found := duel(cell, "D", "rmse", ours)) is not None and found.word == "worse":
                 where = f"{cell['model']} {cell['solver']} {cell['calls']}"
@@ -504,14 +508,16 @@ def summary(cells):
 
 def data_rows(cells):
     """Who is how near held-out data, where that was measured: verdicts and median ratio."""
-    rows = []
-    for title, pool, ours in (
-        ("ours against **D**", "D", "ours"),
-        *((f"{title} against **D**", "D", ours) for ours, title in CHEAP.items()),
-        ("**D** against the converged samples", "converged", "D"),
-        ("ours against the converged samples", "converged", "ours"),
+    rows, duelists = [], [(f"ours against **D**, `{model}`", "D", "ours", model) for model in networks.WHAT]
+    duelists += [(f"**D** against the converged samples, `{model}`", "converged", "D", model) for model in networks.WHAT]
+    for title, pool, ours, model in (
+        ("ours against **D**", "D", "ours", None),
+        *((f"{title} against **D**", "D", ours, None) for ours, title in CHEAP.items()),
+        ("**D** against the converged samples", "converged", "D", None),
+        ("ours against the converged samples", "converged", "ours", None),
+        *duelists,
     ):
-        duels = [found for cell in cells if (found := duel(cell, pool, TO_DATA, ours)) is not None]
+        duels = [found for cell in cells if model in (None, cell["model"]) and (found := duel(cell, pool, TO_DATA, ours))]
         if duels:
             words = [each.word for each in duels]
             counts = " | ".join(str(words.count(word)) for word in ("better", "even", "worse"))
@@ -565,7 +571,8 @@ def read(folder):
 
 def condensed(cell):
     """What the tables need of a cell, to six digits: of each pool the best by each measure, of others what they cost."""
-    needed = {id(best(cell, pool, measure)) for pool in {e["pool"] for e in cell["entries"]} for measure in MEASURES}
+    measures = (*MEASURES, TO_DATA)
+    needed = {id(best(cell, pool, measure)) for pool in {e["pool"] for e in cell["entries"]} for measure in measures}
     # The second default as well, which `confirm.py` runs too.
     known = sorted((e for e in cell["entries"] if e["pool"] == "D" and e["rmse"]), key=lambda e: np.mean(e["rmse"]))
     needed |= {id(entry) for entry in known[:2]}
