@@ -28,7 +28,7 @@ def again(bench, cell, rivals):
     converged = Entry("converged", "the reference", [])
     parts = [slice(seed * bench.items, (seed + 1) * bench.items) for seed in range(bench.seeds)]
     for entry in entries:
-        out = np.concatenate([bench.run(entry, cell["solver"], part) for part in parts])
+        out = np.concatenate([bench.run(entry, cell["solver"], batch) for batch in bench.batches()])
         bench.judge(entry, out, False)
         to_data(bench, entry, out, parts)
     to_data(bench, converged, bench.endpoint, parts)

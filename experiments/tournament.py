@@ -52,6 +52,7 @@ DETERMINISTIC = ("ddim", "heun", "dpmpp_2m", "dpmpp_3m", "unipc3", "ipndm4", "de
 STOCHASTIC = ("ddim_eta", "dpmpp_2m_sde")
 FIRST_SEED, PEER_SEED = 5000, 4000
 FINE_STEPS = 120
+BATCH = 64
 SCREENED, KEPT = 4, 6
 GAMMAS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Of tangent laws, in standard deviations of the data."""
@@ -121,7 +122,14 @@ class Bench:
 
     def _converged(self, steps, count=None):
         fine = grid(karras_law(self.low, self.high, rho=7.0), steps, final=0.0)
-        return sample(self.denoiser, self.high * self.noise[:count], fine, solver="dpmpp_2m")
+        batches = (self.high * self.noise[rows] for rows in self.batches(count))
+        return np.concatenate([sample(self.denoiser, states, fine, solver="dpmpp_2m") for states in batches])
+
+    def batches(self, count=None):
+        """Slices of the first `count` noises: no more than keep a network's arrays in the caches, on a mixture all at once."""
+        total = len(self.noise[:count])
+        size = total if self.subject.exact else BATCH
+        return [slice(first, min(first + size, total)) for first in range(0, total, size)]
 
     @functools.cached_property
     def endpoint_features(self):
