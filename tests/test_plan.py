@@ -136,6 +136,24 @@ def test_without_a_judge_the_theory_decides():
     assert "No run of the network judged" in made.reason
 
 
+@pytest.mark.parametrize(("solver", "n", "tried"), [("dpmpp_2m", 9, True), ("dpmpp_2m", 8, False), ("ddim", 9, False)])
+def test_many_steps_of_a_multistep_solver_may_end_well_above_the_lowest_level(measured, solver, n, tried):
+    made = plan(measured, None, n, solver=solver, fit=False)
+    raised = [each for each in made.candidates if each.name.startswith("raised")]
+    assert bool(raised) == tried
+    if tried:
+        lowest = [each.sigmas[-2] for each in raised]
+        assert min(lowest) == pytest.approx(0.05 * math.sqrt(SPECTRUM.trace / DIM))       # published tables end higher yet
+        assert len(raised) <= 8 and all(each.planned for each in raised)
+        assert len({each.sigmas[0] for each in raised}) == 1
+
+
+def test_a_model_whose_lowest_level_is_high_has_no_level_to_raise():
+    few = ModelDenoiser(exact, EDM(0.06 * math.sqrt(SPECTRUM.trace / DIM), 80.0), "x0", item_shape=(DIM,))
+    made = plan(profile(few, SPECTRUM, data=HELD_OUT, judges=16), None, 9, solver="dpmpp_2m", fit=False)
+    assert not any(each.name.startswith("raised") for each in made.candidates)
+
+
 def test_a_stochastic_solver_is_planned_by_theory(measured):
     cost = measured.parting_calls
     made = plan(measured, None, 4, solver="euler_ancestral")

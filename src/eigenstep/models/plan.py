@@ -63,6 +63,13 @@ _SHIFTS = (2.0**-0.5, 2.0**0.5)
 _END_TO_END = 8
 """Most steps of multistep solvers for which grids best end to end are tried: beyond, they cost seconds and won nothing."""
 
+_RAISED, _RAISED_ROWS = 0.05, 8
+"""Lowest level, in standard deviations of the data, of the usual grids that are tried beyond those steps, and their number.
+
+Many steps of a multistep solver gain by ending well above the model's lowest level: on four mixtures, in 10 to 20 calls, plans
+came to 0.96 of their error in the geometric mean of 34 cells, from 0.67 to 1.37; in 8 and 9 they gained nothing.
+"""
+
 _DOUBLINGS = 2
 """How often the judges are doubled where they cannot tell the winner from the best usual grid: a few noises can hide much."""
 
@@ -301,7 +308,8 @@ def plan(
     Where the network sees more than the covariance does, the same is done for its effective spectrum. All run against the
     catalogue from a few noises, whose converged endpoints judge: the selection of a discretisation that Sun, Poor, Zhang
     (arXiv:2601.13602) make by the Gaussian's KL, made by the model itself. The field is cut after 8 and 24 noises; the means
-    of the finalists and plans from levels beside the winner's are tried as well. The winner's levels are then fitted to the
+    of the finalists and plans from levels beside the winner's are tried as well, and in more than 8 steps of a multistep solver
+    usual grids that end at a twentieth of the data's standard deviation. The winner's levels are then fitted to the
     converged endpoints of 24 other noises (`fit_levels`), and the judges, whom the fit has not seen, choose again. Where the
     winner's advantage over the best usual grid is inside its 95 % interval, the judges are doubled, twice at most; where it
     still is, that grid is returned.
@@ -376,6 +384,8 @@ def plan(
             contest.shorten()
         contest.race(range(len(contest.candidates)), _KEPT)
     if contest.thorough:
+        if method.memory and n > _END_TO_END:
+            contest.raise_lowest()
         contest.refine()
         if fit:
             contest.fit()
@@ -527,17 +537,21 @@ class _Contest:
                 best = optimal_grid(source, self.n, self.measured.sigma_min, level, objective=objective, **self._options)
                 self.add(f"planned: {objective}{label}", best.sigmas, True)
 
+    def _best_rows(self, rows: Mapping[str, Float], kept: int) -> list[tuple[str, Float]]:
+        """As many grids of the catalogue as are to be kept, the best of them by the theory of single steps; all as they come."""
+        if kept >= len(rows):
+            return list(rows.items())
+        spectrum = self._sources[0][1]
+        values = {name: divergence(spectrum, sigmas, objective="local", **self._options) for name, sigmas in rows.items()}
+        return [(name, rows[name]) for name in sorted(values, key=values.__getitem__)[:kept]]
+
     def add_usual(self, level: float) -> None:
         """The whole catalogue from the reference's own start, its most promising rows from lower levels."""
         measured, spectrum = self.measured, self._sources[0][1]
         path = measured.denoiser.path if level == measured.sigma_max else None
         hands = catalogue_grids(self.n, measured.sigma_min, level, final=0.0, spectrum=spectrum, path=path)
-        if level != measured.start_level:
-            values = {
-                name: divergence(spectrum, sigmas, objective="local", **self._options) for name, sigmas in hands.items()
-            }
-            hands = {name: hands[name] for name in sorted(values, key=values.__getitem__)[:_HANDS_PER_LEVEL]}
-        for name, sigmas in hands.items():
+        kept = len(hands) if level == measured.start_level else _HANDS_PER_LEVEL
+        for name, sigmas in self._best_rows(hands, kept):
             self.add(name, sigmas, False)
         if path is not None and path.n_timesteps is not None and self.n <= path.n_timesteps:
             # What diffusers' schedulers do unless told otherwise: the first of their levels is below sigma_max.
@@ -583,6 +597,18 @@ class _Contest:
         if self.judged:
             return sorted(range(len(self.squares)), key=lambda k: (-self.squares[k].size, float(self.squares[k].mean())))
         return sorted(range(len(self.squares)), key=lambda k: self.candidates[k].predicted)
+
+    def raise_lowest(self) -> None:
+        """Race the usual grids from the winner's level that end well above the model's lowest, the best of them step by step."""
+        measured, spectrum = self.measured, self._sources[0][1]
+        top = float(self.candidates[self.ranked()[0]].sigmas[0])
+        low = _RAISED * math.sqrt(float(measured.spectrum.trace) / float(measured.spectrum.dim))
+        if not measured.sigma_min < low < top:
+            return
+        known = len(self.candidates)
+        for name, sigmas in self._best_rows(catalogue_grids(self.n, low, top, final=0.0, spectrum=spectrum), _RAISED_ROWS):
+            self.add(f"raised {name}", sigmas, True)
+        self.race(range(known, len(self.candidates)), _KEPT)
 
     def refine(self) -> None:
         """Race against the best few their means, plans from levels beside the winner's, and other objectives at its own."""
