@@ -523,6 +523,12 @@ def test_judges_take_the_place_of_quick_ones(quick):
     assert many.calls == quick.calls + 6 * 60
 
 
+def test_doubling_quick_judges_costs_what_it_says(quick):
+    before = quick.calls
+    told = quick.doubling_calls
+    assert quick.doubled.calls - before == told == 8 * 60 and quick.doubling_calls == 0
+
+
 def test_plan_measures_a_small_gauge_for_quick_judges():
     seen = []
     made = plan(EXACT, DATA, 4, judges="quick", basis=DIM, progress=seen.append)

@@ -184,7 +184,9 @@ class ModelProfile:
         >>> before, few.doubling_calls
         (120, 0)
         """
-        return 0 if "doubled" in vars(self) else len(self.noise) * _REFERENCE_STEPS
+        # Quick judges do not stay: all of them are made anew.
+        new = 2 * len(self.noise) if self.quick else len(self.noise)
+        return 0 if "doubled" in vars(self) else new * _REFERENCE_STEPS
 
     @functools.cached_property
     def fitting(self) -> tuple[Float, Float]:
