@@ -10,12 +10,11 @@ cells() { python experiments/tournament.py --folder results/ --networks networks
 python experiments/train.py --folder networks/ --bf16
 
 # Exact mixtures, 2,000 noises.
-cells mnist14 --items 400 --calls 3,4,5,6,7,8,9,10,11,12,16,20 --solvers ddim,heun,dpmpp_2m,dpmpp_3m,unipc3,ipndm4,deis3
-cells mnist14 --calls 4,6,8,10 --oracle
-cells mnist28 cifar16 --items 400 --calls 4,6,10 --brief
-cells mnist28 --items 400 --calls 4,6,8 --solvers ddim --brief --oracle
-cells ecg --items 400 --calls 4,6,8,10 --brief
-cells speech --items 400 --calls 4,8,10 --brief
+cells mnist14 --items 400 --calls 3,4,5,6,7,8,9,10,11,12,16,20 --solvers ddim,heun,dpmpp_2m,dpmpp_3m,unipc3,ipndm4,deis3 --oracle
+cells mnist28 cifar16 --items 400 --calls 4,6,10 --brief --oracle
+cells mnist28 --items 400 --calls 8 --solvers ddim --brief --oracle
+cells ecg --items 400 --calls 4,6,8,10 --brief --oracle
+cells speech --items 400 --calls 4,8,10 --brief --oracle
 cells mnist28 cifar16 ecg --items 400 --calls 3,5 --solvers ddim,dpmpp_2m --brief --oracle
 cells mnist14 cifar16 --items 400 --calls 4,6,10 --solvers ddim_eta,dpmpp_2m_sde --brief
 

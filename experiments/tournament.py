@@ -488,6 +488,10 @@ def summary(cells):
                 told = f"median {np.median(list(values.values())):g}; " + ", ".join(f"{m} {c:g}" for m, c in values.items())
                 lines.append(f"- {solver}, {ours}: {told}")
     for pool, ours in (("D", "ours"), ("H", "ours cold"), ("H warm", "ours")):
+        duels = [found for cell in settled if (found := duel(cell, pool, "rmse", ours)) is not None]
+        above = [each for each in duels if each.ratio > 1.15]
+        sure = sum(each.word == "worse" for each in above)
+        lines.append(f"\n{ours} above 1.15 of {pool}: {len(above)} of {len(duels)} cells, {sure} of them certainly worse")
         for cell in settled:
             found = duel(cell, pool, "rmse", ours)
             if found is not None and (found.ratio > 1.15 or (pool == "D" and found.word == "worse")):

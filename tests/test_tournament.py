@@ -142,6 +142,7 @@ def test_the_summary_counts_verdicts_and_takes_medians_and_the_largest():
     assert told.count("| multistep solvers,") == 1
     assert "| one-step solvers," not in told
     assert "mnist14 dpmpp_2m 12: 1.33 of D, even" in told
+    assert "ours above 1.15 of D: 1 of 3 cells, 0 of them certainly worse" in told
     assert "calls to match D at 10, by rmse:\n\n- dpmpp_2m, ours: median 10; mnist14 10\n" in told
     assert "| ours | exact | 100 | 100 | 100 |" in told
 
