@@ -359,27 +359,40 @@ def learned(denoiser, starts, *, states, endpoint, solver="ddim", rounds=150, ra
     return Searched(found, counted.calls)
 
 
-def fitted_levels(denoiser, start, *, states, endpoint, solver="ddim", evaluations=10):
+def fitted_levels(denoiser, start, *, states, endpoint, solver="ddim", evaluations=10, lowest=0.0):
     """Levels fitted to given endpoints by Levenberg-Marquardt with differences: an oracle for denoisers without gradients.
 
     The squared difference of a run from its endpoint over the logarithms of the gaps in ln sigma, first level and final 0 kept;
-    each Jacobian costs a run per free level. The better of where it starts and where it ends.
+    each Jacobian costs a run per free level. Levels stay above the lowest that the denoiser can be called at. The better of
+    where it starts and where it ends.
     """
     from scipy.optimize import least_squares
 
     levels, counted = np.asarray(start, dtype=np.float64), Counted(denoiser)
 
+    # Levels that would fall below the lowest lie close above it, apart, for a run needs them to descend.
+    floor = lowest * (1 + 1e-6 * np.arange(len(levels) - 2, 0, -1))
+
+    def free(gaps):
+        return np.exp(math.log(levels[0]) - np.cumsum(np.exp(gaps)))
+
     def descending(gaps):
-        return np.concatenate([levels[:1], np.exp(math.log(levels[0]) - np.cumsum(np.exp(gaps))), [0.0]])
+        return np.concatenate([levels[:1], np.maximum(free(gaps), floor), [0.0]])
 
     def residual(gaps):
-        return (sample(counted, states, descending(gaps), solver=solver) - endpoint).ravel()
+        missed = (sample(counted, states, descending(gaps), solver=solver) - endpoint).ravel()
+        beyond = math.log(max(1.0, lowest / free(gaps)[-1]))  # what a run does not feel, and is to come back from
+        return np.append(missed, beyond * np.linalg.norm(endpoint)) if lowest else missed
 
     first = np.log(-np.diff(np.log(levels[:-1])))
     if not first.size:
         return Searched(levels, 0)
-    # A network in float32 rounds a run to 1e-7: steps of 1 % are far above that and far below the optimum's width.
-    found = least_squares(residual, first, diff_step=1e-2 / np.maximum(np.abs(first), 1e-2), max_nfev=evaluations, x_scale=0.3)
+    # A network in float32 rounds a run to 1e-7: steps of 1 % are far above that and far below the optimum's width. They are taken
+    # to higher levels, smaller gaps, from a grid that ends at the lowest: of what lies below, a run knows nothing.
+    step = 0.01 / np.maximum(np.abs(first), 0.01)
+    if descending(first + 0.01)[-2] <= floor[-1]:
+        step *= np.where(first < 0, 1.0, -1.0)  # steps are counted away from 0
+    found = least_squares(residual, first, diff_step=step, max_nfev=evaluations, x_scale=0.3)
     return Searched(descending(found.x), counted.calls)
 
 

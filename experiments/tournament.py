@@ -339,7 +339,7 @@ class Bench:
             states = self.states(start, self.noise)
             found = peers.fitted_levels(
                 self.denoiser, start.sigmas, states=states, endpoint=self.endpoint, solver=solver,
-                evaluations=10 if self.subject.exact else 5,
+                evaluations=10 if self.subject.exact else 5, lowest=0.0 if self.subject.exact else self.low,
             )  # fmt: skip
             added.append(Entry(pool, f"from {start.name}", found.sigmas.tolist(), start.warm, found.calls))
         for entry in added:

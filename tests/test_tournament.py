@@ -209,6 +209,23 @@ def test_fitted_levels_find_the_best_grid_of_one_direction():
     assert found.calls == 100 * round(found.calls / 100)
 
 
+@pytest.mark.parametrize("first", [0.01, 0.5])
+def test_fitted_levels_stay_where_a_denoiser_can_be_called(first):
+    """A grid that ends at the lowest level leaves it for the best one, or stays there if that lies below."""
+    lam, start = np.array([1.0, 0.1]), 40.0
+    states = np.random.default_rng(4).standard_normal((50, 2)) * start
+    ends = {"states": states, "endpoint": states * np.sqrt(lam / (lam + start**2)), "evaluations": 40}
+    best = peers.fitted_levels(lambda x, sigma: x * lam / (lam + sigma**2), [start, 1.0, 0.3, 0.0], **ends).sigmas[2]
+    assert best == pytest.approx(0.47, abs=0.01)
+
+    def denoiser(x, sigma):
+        assert sigma >= first
+        return x * lam / (lam + sigma**2)
+
+    found = peers.fitted_levels(denoiser, [start, 1.0, first, 0.0], lowest=first, **ends).sigmas[2]
+    assert found == pytest.approx(max(first, best), rel=0.03)  # the error is flat about its least
+
+
 @pytest.mark.slow
 def test_a_reduced_tournament_on_real_data(tmp_path):
     """MNIST's mixture, four cells: ours is certainly better than every default, and near the oracle."""
