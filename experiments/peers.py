@@ -387,8 +387,8 @@ def fitted_levels(denoiser, start, *, states, endpoint, solver="ddim", evaluatio
     first = np.log(-np.diff(np.log(levels[:-1])))
     if not first.size:
         return Searched(levels, 0)
-    # A network in float32 rounds a run to 1e-7: steps of 1 % are far above that and far below the optimum's width. They are taken
-    # to higher levels, smaller gaps, from a grid that ends at the lowest: of what lies below, a run knows nothing.
+    # A network in float32 rounds a run to 1e-7: steps of 1 % are far above that and far below the optimum's width. They go to
+    # higher levels, smaller gaps, from a grid that ends at the lowest: of what lies below, a run knows nothing.
     step = 0.01 / np.maximum(np.abs(first), 0.01)
     if descending(first + 0.01)[-2] <= floor[-1]:
         step *= np.where(first < 0, 1.0, -1.0)  # steps are counted away from 0

@@ -143,8 +143,9 @@ def test_many_steps_of_a_multistep_solver_may_end_well_above_the_lowest_level(me
     assert bool(raised) == tried
     if tried:
         lowest = [each.sigmas[-2] for each in raised]
-        assert min(lowest) == pytest.approx(0.05 * math.sqrt(SPECTRUM.trace / DIM))       # published tables end higher yet
-        assert len(raised) <= 8 and all(each.planned for each in raised)
+        assert min(lowest) == pytest.approx(0.05 * math.sqrt(SPECTRUM.trace / DIM))  # published tables end higher yet
+        assert len(raised) <= 8
+        assert all(each.planned for each in raised)
         assert len({each.sigmas[0] for each in raised}) == 1
 
 
@@ -526,7 +527,8 @@ def test_judges_take_the_place_of_quick_ones(quick):
 def test_doubling_quick_judges_costs_what_it_says(quick):
     before = quick.calls
     told = quick.doubling_calls
-    assert quick.doubled.calls - before == told == 8 * 60 and quick.doubling_calls == 0
+    assert quick.doubled.calls - before == told == 8 * 60
+    assert quick.doubling_calls == 0
 
 
 def test_plan_measures_a_small_gauge_for_quick_judges():

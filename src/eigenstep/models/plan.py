@@ -538,7 +538,7 @@ class _Contest:
                 self.add(f"planned: {objective}{label}", best.sigmas, True)
 
     def _best_rows(self, rows: Mapping[str, Float], kept: int) -> list[tuple[str, Float]]:
-        """As many grids of the catalogue as are to be kept, the best of them by the theory of single steps; all as they come."""
+        """As many grids of the catalogue as are to be kept, the best by the theory of single steps; all as they come."""
         if kept >= len(rows):
             return list(rows.items())
         spectrum = self._sources[0][1]
@@ -599,7 +599,7 @@ class _Contest:
         return sorted(range(len(self.squares)), key=lambda k: self.candidates[k].predicted)
 
     def raise_lowest(self) -> None:
-        """Race the usual grids from the winner's level that end well above the model's lowest, the best of them step by step."""
+        """Race usual grids from the winner's level that end well above the model's lowest, the best of them step by step."""
         measured, spectrum = self.measured, self._sources[0][1]
         top = float(self.candidates[self.ranked()[0]].sigmas[0])
         low = _RAISED * math.sqrt(float(measured.spectrum.trace) / float(measured.spectrum.dim))
