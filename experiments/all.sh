@@ -19,20 +19,24 @@ cells mnist28 cifar16 ecg --items 400 --calls 3,5 --solvers ddim,dpmpp_2m --brie
 cells mnist14 cifar16 --items 400 --calls 4,6,10 --solvers ddim_eta,dpmpp_2m_sde --brief
 
 # Networks, 80 or 100 noises.
-others="sdaloglu_mnist_lin100ep sdaloglu_mnist_lin sdaloglu_mnist_geo sdaloglu_mnist_cos pulfer_mnist pulfer_fashion"
+mnist="sdaloglu_mnist_lin100ep sdaloglu_mnist_lin sdaloglu_mnist_geo sdaloglu_mnist_cos"
+squares="pulfer_mnist pulfer_fashion"
 own="mnist_v edm_fashion v_fashion_classes eps_cifar ecg_eps speech_flow"
 cells sdaloglu_mnist_lin100ep flow_latent --items 20 --calls 4,6 --oracle
-cells $others flow_latent --items 20 --calls 3,4,5,6 --solvers ddim,dpmpp_2m --brief --oracle
+cells $mnist $squares flow_latent --items 20 --calls 3,4,5,6 --solvers ddim,dpmpp_2m --brief --oracle
 cells sdaloglu_mnist_lin sdaloglu_mnist_geo --items 20 --calls 4,6 --solvers unipc3,ipndm4 --brief --oracle
-cells sdaloglu_mnist_lin100ep --items 20 --calls 8,10 --solvers ddim,dpmpp_2m --brief --oracle
+cells $mnist --items 20 --calls 7,8,10 --solvers ddim,dpmpp_2m --brief --oracle
+cells $squares --items 20 --calls 8,10 --solvers ddim,dpmpp_2m --brief --oracle
 cells flow_latent --items 20 --calls 8,10 --brief --oracle
 cells flow_latent --items 20 --calls 7,9 --solvers ddim --brief --oracle
 cells $own --items 16 --calls 3,4,5,6 --solvers ddim --brief --oracle
 cells $own --items 16 --calls 4,6 --solvers dpmpp_2m --brief --oracle
+cells mnist_v --items 16 --calls 8,10 --solvers ddim,dpmpp_2m --brief --oracle
 
 # The same networks from 2,000 fresh noises, and everything that is told of them.
-python experiments/confirm.py flow_latent sdaloglu_mnist_lin100ep sdaloglu_mnist_lin sdaloglu_mnist_geo sdaloglu_mnist_cos \
-    pulfer_mnist --folder results/ --networks networks/ --to confirmed/
+confirm() { python experiments/confirm.py --folder results/ --networks networks/ --to confirmed/ "$@"; }
+confirm $mnist $squares flow_latent mnist_v edm_fashion eps_cifar ecg_eps speech_flow
+confirm $mnist $squares --calls 7,8,10
 cells --summary --figures figures/ --condense experiments/cells
 python experiments/tournament.py --summary --folder confirmed/ --condense experiments/cells/confirmed
 python experiments/pages.py
