@@ -560,6 +560,7 @@ def table(cells):
 def figures(cells, folder):
     """Ratios of every deterministic cell, by model: to the best default, and to the best in hindsight with our start."""
     settled = [cell for cell in cells if not SOLVERS[cell["solver"]].stochastic]
+    folder.mkdir(parents=True, exist_ok=True)
     for pool, measure, label in (
         ("D", "rmse", "RMSE: ours over the best default grid"),
         ("D", "fd_pixels", "Fréchet distance: ours over the best default grid"),
@@ -572,7 +573,7 @@ def figures(cells, folder):
                 sure.setdefault(cell["model"], []).append(found.word != "even")
         ax = plots.ratio_dots(ratios, sure=sure, xlabel=label)
         name = f"tournament-{pool}-{measure}.png".lower().translate(str.maketrans(" _", "--"))
-        ax.figure.savefig(Path(folder) / name, dpi=160)
+        ax.figure.savefig(folder / name, dpi=160)
 
 
 def read(folder):

@@ -79,6 +79,12 @@ def test_a_finished_cell_gets_the_oracles_it_would_have_had(bench, cell, tmp_pat
     tournament.main()  # nothing is left to add
 
 
+def test_figures_make_their_folder(cell, tmp_path):
+    pytest.importorskip("matplotlib")
+    tournament.figures([cell], tmp_path / "new" / "figures")
+    assert len(list((tmp_path / "new" / "figures").glob("tournament-*.png"))) == 3
+
+
 def test_a_measure_is_that_of_a_run_by_hand(bench, cell):
     entry = next(entry for entry in cell["entries"] if entry["pool"] == "D")
     from eigenstep import sample
