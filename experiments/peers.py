@@ -359,6 +359,12 @@ def learned(denoiser, starts, *, states, endpoint, solver="ddim", rounds=150, ra
     return Searched(found, counted.calls)
 
 
+def floored(levels, lowest):
+    """Levels that end at 0; those that fall below the lowest lie close above it, apart, for a run needs them to descend."""
+    floor = lowest * (1 + 1e-6 * np.arange(len(levels) - 2, -1, -1))
+    return np.append(np.maximum(levels[:-1], floor), 0.0)
+
+
 def fitted_levels(denoiser, start, *, states, endpoint, solver="ddim", evaluations=10, lowest=0.0):
     """Levels fitted to given endpoints by Levenberg-Marquardt with differences: an oracle for denoisers without gradients.
 
@@ -370,18 +376,15 @@ def fitted_levels(denoiser, start, *, states, endpoint, solver="ddim", evaluatio
 
     levels, counted = np.asarray(start, dtype=np.float64), Counted(denoiser)
 
-    # Levels that would fall below the lowest lie close above it, apart, for a run needs them to descend.
-    floor = lowest * (1 + 1e-6 * np.arange(len(levels) - 2, 0, -1))
-
     def free(gaps):
-        return np.exp(math.log(levels[0]) - np.cumsum(np.exp(gaps)))
+        return np.concatenate([levels[:1], np.exp(math.log(levels[0]) - np.cumsum(np.exp(gaps))), [0.0]])
 
     def descending(gaps):
-        return np.concatenate([levels[:1], np.maximum(free(gaps), floor), [0.0]])
+        return floored(free(gaps), lowest)
 
     def residual(gaps):
         missed = (sample(counted, states, descending(gaps), solver=solver) - endpoint).ravel()
-        beyond = math.log(max(1.0, lowest / free(gaps)[-1]))  # what a run does not feel, and is to come back from
+        beyond = math.log(max(1.0, lowest / free(gaps)[-2]))  # what a run does not feel, and is to come back from
         return np.append(missed, beyond * np.linalg.norm(endpoint)) if lowest else missed
 
     first = np.log(-np.diff(np.log(levels[:-1])))
@@ -390,7 +393,7 @@ def fitted_levels(denoiser, start, *, states, endpoint, solver="ddim", evaluatio
     # A network in float32 rounds a run to 1e-7: steps of 1 % are far above that and far below the optimum's width. They go to
     # higher levels, smaller gaps, from a grid that ends at the lowest: of what lies below, a run knows nothing.
     step = 0.01 / np.maximum(np.abs(first), 0.01)
-    if descending(first + 0.01)[-2] <= floor[-1]:
+    if descending(first + 0.01)[-2] <= lowest:
         step *= np.where(first < 0, 1.0, -1.0)  # steps are counted away from 0
     found = least_squares(residual, first, diff_step=step, max_nfev=evaluations, x_scale=0.3)
     return Searched(descending(found.x), counted.calls)

@@ -339,7 +339,7 @@ class Bench:
             states = self.states(start, self.noise)
             found = peers.fitted_levels(
                 self.denoiser, start.sigmas, states=states, endpoint=self.endpoint, solver=solver,
-                evaluations=10 if self.subject.exact else 5, lowest=0.0 if self.subject.exact else self.low,
+                evaluations=10 if self.subject.exact else 5, lowest=self.low,
             )  # fmt: skip
             added.append(Entry(pool, f"from {start.name}", found.sigmas.tolist(), start.warm, found.calls))
         for entry in added:
@@ -350,9 +350,7 @@ class Bench:
 
 def within_range(denoiser, sigmas):
     """Levels that end at 0, those of kept cells too, whose six digits may lie beside the ends of what a model is called at."""
-    levels = np.array(sigmas, dtype=float)
-    levels[:-1] = np.clip(levels[:-1], float(denoiser.sigma_min), float(denoiser.sigma_max))
-    return levels
+    return peers.floored(np.minimum(sigmas, float(denoiser.sigma_max)), float(denoiser.sigma_min))
 
 
 def first_states(denoiser, spectrum, sigmas, warm, noise):
