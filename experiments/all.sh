@@ -29,6 +29,7 @@ cells $mnist --items 20 --calls 7,8,10 --solvers ddim,dpmpp_2m --brief --oracle
 cells $squares --items 20 --calls 8,10 --solvers ddim,dpmpp_2m --brief --oracle
 cells flow_latent --items 20 --calls 8,10 --brief --oracle
 cells flow_latent --items 20 --calls 7,9 --solvers ddim --brief --oracle
+cells flow_latent --items 100 --calls 4,6 --solvers ddim_eta,dpmpp_2m_sde --brief
 cells $own --items 16 --calls 3,4,5,6 --solvers ddim --brief --oracle
 cells $own --items 16 --calls 4,6 --solvers dpmpp_2m --brief --oracle
 cells mnist_v --items 16 --calls 8,10 --solvers ddim,dpmpp_2m --brief --oracle
