@@ -38,7 +38,7 @@ cells mnist_v --items 16 --calls 8,10 --solvers ddim,dpmpp_2m --brief --oracle
 confirm() { python experiments/confirm.py --folder results/ --networks networks/ --to confirmed/ "$@"; }
 confirm $mnist $squares flow_latent mnist_v eps_cifar speech_flow
 confirm sdaloglu_mnist_lin100ep sdaloglu_mnist_lin --calls 7,8,10
-confirm sdaloglu_mnist_geo sdaloglu_mnist_cos --calls 8,10
+confirm sdaloglu_mnist_geo sdaloglu_mnist_cos $squares --calls 8,10
 cells --summary --figures figures/ --condense experiments/cells
 python experiments/tournament.py --summary --folder confirmed/ --condense experiments/cells/confirmed
 python experiments/pages.py
