@@ -385,7 +385,7 @@ def fitted_levels(denoiser, start, *, states, endpoint, solver="ddim", evaluatio
     def residual(gaps):
         missed = (sample(counted, states, descending(gaps), solver=solver) - endpoint).ravel()
         beyond = math.log(max(1.0, lowest / free(gaps)[-2]))  # what a run does not feel, and is to come back from
-        return np.append(missed, beyond * np.linalg.norm(endpoint)) if lowest else missed
+        return np.append(missed, beyond * np.linalg.norm(endpoint))
 
     first = np.log(-np.diff(np.log(levels[:-1])))
     if not first.size:

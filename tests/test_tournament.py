@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -83,6 +84,15 @@ def test_figures_make_their_folder(cell, tmp_path):
     pytest.importorskip("matplotlib")
     tournament.figures([cell], tmp_path / "new" / "figures")
     assert len(list((tmp_path / "new" / "figures").glob("tournament-*.png"))) == 3
+
+
+@pytest.mark.parametrize(("exact", "count", "sizes"), [(False, None, [64, 64, 22]), (False, 70, [64, 6]), (True, None, [150])])
+def test_a_networks_noises_run_in_batches(exact, count, sizes):
+    """They cover the noises in their order; a mixture's run all at once."""
+    bench = SimpleNamespace(noise=np.arange(150), subject=SimpleNamespace(exact=exact))
+    batches = tournament.Bench.batches(bench, count)
+    assert [len(bench.noise[rows]) for rows in batches] == sizes
+    np.testing.assert_array_equal(np.concatenate([bench.noise[rows] for rows in batches]), bench.noise[:count])
 
 
 def test_a_measure_is_that_of_a_run_by_hand(bench, cell):
